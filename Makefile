@@ -1,0 +1,29 @@
+# make book · make test · make bench · make notebook NB=book/x.ipynb · make clean
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NB ?= $(wildcard book/*.ipynb)
+
+.PHONY: book test notebook bench lock clean
+
+$(VENV)/.installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+# Every page is built each time: a page that Sphinx skips would not be checked again for warnings and broken links.
+book: $(VENV)/.installed
+	@$(BIN)/jupyter-book build book --config _config.yml --path-output book --all --warningiserror --keep-going --quiet
+	@echo "$(CURDIR)/book/_build/html/index.html"
+
+# The CUDA packages that some builds of torch ask for stay out of the lock, so that it serves the CPU build too.
+lock:
+	$(PYTHON) -m pip install --quiet "uv>=0.8"
+	echo "torch==2.13.0" | $(PYTHON) -m uv pip compile pyproject.toml --constraint - \
+	    --extra book --extra test --universal --python-version 3.11 \
+	    --no-annotate --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.txt
+	sed -i.bak -E '/^(nvidia|cuda|triton)/d' requirements.txt && rm requirements.txt.bak
+
+clean:
+	rm -rf $(VENV) .venv-bench book/_build .pytest_cache .ruff_cache

@@ -1,0 +1,1 @@
+"""Data sets, synthetic worlds, and the way from a data array to training windows."""

@@ -1,0 +1,167 @@
+"""Windows: a field split in time order and cut into (past, future) pairs, on one device."""
+
+import inspect
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+CALENDAR = ("month", "weekday", "hour", "day_of_year")
+
+
+class Batch(NamedTuple):
+    """What a forecaster sees, what it should have said, and the calendar of both."""
+
+    past: Tensor  # (B, past, C, *S)
+    future: Tensor  # (B, horizon, C, *S)
+    calendar: Tensor | None  # (B, past + horizon, 4), whole numbers from 0, columns as in CALENDAR
+
+    def inputs(self, model: nn.Module) -> tuple[Tensor, ...]:
+        """What ``model.forward`` is given: the past, and the calendar if it asks for one and time has dates."""
+        if self.calendar is None or "calendar" not in inspect.signature(model.forward).parameters:
+            return (self.past,)
+        return self.past, self.calendar
+
+
+class Windows:
+    r"""Every (past, future) pair of one part of a field, cut on demand from a single tensor.
+
+    A window belongs to the part that holds *all* its targets. Its past may reach back into earlier parts: at forecast
+    time those steps are known.
+
+    Shapes: ``series`` is ``(T, C, *S)``: the part's own steps and, except in the training part, the ``past`` steps
+    before them. Indexing with a whole number, a slice or a tensor of numbers gives a `Batch`, gathered on the device.
+    """
+
+    def __init__(self, field: Tensor, labels: xr.DataArray, *, past: int, horizon: int, part: str, steps: range):
+        self.field, self.labels, self.past, self.horizon, self.part = field, labels, past, horizon, part
+        first, last = max(steps.start, past), steps.stop - horizon  # the first targets of the first and last window
+        if last < first:
+            raise ValueError(
+                f"the {part} part has {len(steps)} steps, too few for one window of past={past} and horizon={horizon}"
+            )
+        self.series = field[max(steps.start - past, 0) if part != "train" else steps.start : steps.stop]
+        self._first_targets = torch.arange(first, last + 1, device=field.device)
+        self._offsets = torch.arange(-past, horizon, device=field.device)
+        self._calendar = _calendar(labels.indexes["time"])
+        if self._calendar is not None:
+            self._calendar = self._calendar.to(field.device)
+        start = steps.start if part == "train" else max(steps.start - past, 0)
+        self.calendar = None if self._calendar is None else self._calendar[start : steps.stop]
+
+    def __len__(self) -> int:
+        return len(self._first_targets)
+
+    def __getitem__(self, which: int | slice | Tensor) -> Batch:
+        first = self._first_targets[which].reshape(-1)
+        steps = first[:, None] + self._offsets  # (B, past + horizon)
+        both = self.field[steps]
+        calendar = None if self._calendar is None else self._calendar[steps]
+        return Batch(both[:, : self.past], both[:, self.past :], calendar)
+
+    @property
+    def origins(self) -> pd.Index:
+        """The time of the last observed step of each window."""
+        return self.labels.indexes["time"][(self._first_targets - 1).cpu().numpy()]
+
+    def batches(self, batch_size: int, *, shuffle: bool = False, generator: torch.Generator | None = None):
+        """All windows once, as `Batch` after `Batch`; the last one may be smaller and is never dropped."""
+        order = torch.randperm(len(self), generator=generator) if shuffle else torch.arange(len(self))
+        for indices in order.to(self.field.device).split(batch_size):
+            yield self[indices]
+
+    def every(self, stride: int) -> "Windows":
+        """The same part with every ``stride``-th window only, for quick looks and for windows that do not overlap."""
+        return self._copy(_first_targets=self._first_targets[::stride])
+
+    def map(self, function) -> "Windows":
+        """The same windows of ``function(field)``, a tensor of the field's own shape."""
+        return self._copy(field=function(self.field), series=function(self.series))
+
+    def _copy(self, **changes) -> "Windows":
+        new = object.__new__(Windows)
+        new.__dict__.update(self.__dict__ | changes)
+        return new
+
+
+class Split(NamedTuple):
+    """The three parts of a field, in time order."""
+
+    train: Windows
+    validation: Windows
+    test: Windows
+
+
+def split(
+    field: xr.DataArray,
+    *,
+    past: int,
+    horizon: int,
+    train: float | int = 0.6,
+    validation: float | int = 0.2,
+    gap: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Split:
+    """Cut a field in time order into training, validation and test windows.
+
+    ``train`` and ``validation`` are shares of the steps (floats) or numbers of steps (whole numbers); the test part is
+    the rest. ``gap`` steps between two parts are nobody's target: an embargo, for series whose memory is so long that
+    neighbouring targets are nearly the same.
+
+    Shapes: ``field`` has dims ``("time", "channel", ...space)`` and a regular, increasing time axis.
+    Raises ValueError for other dims, a time axis that is irregular, repeated or not increasing, a channel without any
+    observed training value, or a part too short for one window.
+
+    >>> from stlib.data import datasets, windows
+    >>> parts = windows.split(datasets.load("storm"), past=4, horizon=4)
+    >>> parts.test[0].past.shape
+    torch.Size([1, 4, 6, 33, 36])
+    """
+    _check_field(field)
+    if past < 1 or horizon < 1 or gap < 0:
+        raise ValueError(f"past and horizon must be at least 1 and gap at least 0, got {past}, {horizon} and {gap}")
+    steps = field.sizes["time"]
+    count = [round(part * steps) if isinstance(part, float) else part for part in (train, validation)]
+    ends = (count[0], count[0] + gap + count[1])
+    if min(count) < 1 or ends[1] + gap >= steps:
+        raise ValueError(
+            f"train={train} and validation={validation} with gap={gap} leave no test part of {steps} time steps"
+        )
+    bounds = range(ends[0]), range(ends[0] + gap, ends[1]), range(ends[1] + gap, steps)
+    tensor = torch.tensor(field.values, dtype=dtype, device=device)
+    observed = (~tensor[: ends[0]].isnan()).movedim(1, 0).flatten(1).any(1)
+    if not observed.all():
+        empty = ", ".join(map(str, field["channel"].values[~observed.cpu().numpy()]))
+        raise ValueError(f"channel {empty} has no observed value in the training part")
+    names = ("train", "validation", "test")
+    return Split(
+        *(
+            Windows(tensor, field, past=past, horizon=horizon, part=name, steps=own)
+            for name, own in zip(names, bounds, strict=True)
+        )
+    )
+
+
+def _check_field(field: xr.DataArray) -> None:
+    if field.dims[:2] != ("time", "channel"):
+        raise ValueError(f'a field needs dims ("time", "channel", ...space), got {field.dims}')
+    time = field.indexes["time"]
+    if not time.is_unique or not time.is_monotonic_increasing:
+        raise ValueError("the time axis must be strictly increasing: sort it and drop its duplicates first")
+    regular = len(np.unique(np.diff(time.to_numpy()))) <= 1
+    if isinstance(time, pd.DatetimeIndex) and not regular:  # calendar months and years are regular too
+        into_month = time - time.to_period("M").start_time
+        regular = len(np.unique(np.diff(12 * time.year + time.month))) == 1 and into_month.nunique() == 1
+    if not regular:
+        raise ValueError("the time axis has gaps or unequal steps: resample it to one step first (NaN where unknown)")
+
+
+def _calendar(time: pd.Index) -> Tensor | None:
+    if not isinstance(time, pd.DatetimeIndex):
+        return None
+    columns = time.month - 1, time.day_of_week, time.hour, time.day_of_year - 1
+    return torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))

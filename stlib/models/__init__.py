@@ -1,0 +1,1 @@
+"""Forecasters: ``(B, T, C, *S)`` in, ``(B, horizon, C, *S)`` out, one idea a file."""

@@ -1,0 +1,189 @@
+"""Plotting: every figure of the book, with one look for each forecaster throughout."""
+
+import base64
+import hashlib
+import html
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# One look a forecaster in the whole book. Colours after Okabe & Ito (colour-blind safe); line and marker tell them
+# apart without colour.
+LOOKS = {
+    "truth": ("#000000", "-", None),
+    "best possible": ("#000000", ":", None),
+    "persistence": ("#8a8a8a", "--", "s"),
+    "seasonal persistence": ("#D55E00", "--", "^"),
+    "climatology": ("#E69F00", "-.", "D"),
+    "damped anomaly": ("#009E73", "-.", "v"),
+    "drift": ("#b08ec2", ":", "x"),
+    "NLinear": ("#0072B2", "-", "o"),
+    "DLinear": ("#56B4E9", "-", "P"),
+}
+SKILL = "RdBu"  # red is worse than the baseline, white equal, blue better
+
+
+def set_style() -> None:
+    """The book's look for figures; the set-up cell of each chapter calls it."""
+    mpl.rcParams.update(
+        {
+            "figure.figsize": (8, 3.4),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "figure.facecolor": "white",
+            "font.size": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "axes.titlesize": 10,
+            "legend.frameon": False,
+            "image.cmap": "viridis",
+        }
+    )
+
+
+def look(name: str) -> dict:
+    """Line arguments for a forecaster, the same in every chapter. Raises ValueError for a name without a look.
+
+    >>> look("persistence")["linestyle"]
+    '--'
+    """
+    if name not in LOOKS:
+        raise ValueError(f"no look for {name!r}: add one to stlib.plotting.LOOKS, which has {', '.join(LOOKS)}")
+    colour, line, marker = LOOKS[name]
+    return {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "label": name}
+
+
+def fields(
+    maps: Mapping[str, xr.DataArray],
+    *,
+    label: str,
+    limits: tuple[float, float] | None = None,
+    cmap: str = "viridis",
+    columns: int = 3,
+    marks: Mapping[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """Maps side by side on one colour scale; missing cells are grey. ``marks`` names places by (latitude, longitude)."""
+    rows = -(-len(maps) // columns)
+    columns = min(columns, len(maps))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(8, 2.7 * rows), squeeze=False, sharex=True, sharey=True, subplot_kw={"facecolor": "0.8"}
+    )
+    stacked = np.stack([values.values for values in maps.values()])
+    low, high = limits or (np.nanmin(stacked), np.nanmax(stacked))
+    for axis in axes.flat[len(maps) :]:
+        axis.set_visible(False)
+    for axis, (title, values) in zip(axes.flat, maps.items(), strict=False):
+        image = _map(axis, values, low, high, cmap)
+        axis.set_title(title)
+        for place, (latitude, longitude) in (marks or {}).items():
+            axis.plot(longitude, latitude, "o", color="black", markersize=3, markeredgecolor="white")
+            axis.annotate(place, (longitude, latitude), xytext=(3, 3), textcoords="offset points", fontsize=7)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.9)
+    return figure
+
+
+def skill_map(skills: Mapping[str, xr.DataArray], *, baseline: str) -> Figure:
+    """Where forecasters beat the baseline: blue better, red worse, a black line where they are equal."""
+    figure = fields(skills, label=f"skill against {baseline}", limits=(-1, 1), cmap=SKILL)
+    for axis, values in zip(figure.axes, skills.values(), strict=False):
+        if values.min() < 0 < values.max():
+            axis.contour(
+                values[values.dims[1]], values[values.dims[0]], values, levels=[0], colors="black", linewidths=1
+            )
+    return figure
+
+
+def by_lead(
+    scores: Mapping[str, xr.DataArray], *, ylabel: str, xlabel: str, step: float = 1, ax: Axes | None = None
+) -> Axes:
+    """A score against lead time, one line a forecaster; with a dim "seed", the mean with its range shaded.
+
+    ``step`` is the length of one lead in the units of ``xlabel``.
+    """
+    ax = ax or plt.subplots()[1]
+    for name, values in scores.items():
+        lead = values["lead"].values * step
+        middle = values.mean("seed") if "seed" in values.dims else values
+        if "seed" in values.dims:
+            ax.fill_between(lead, values.min("seed"), values.max("seed"), color=look(name)["color"], alpha=0.2, lw=0)
+        ax.plot(lead, middle, **look(name))
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    if len(lead) <= 14:
+        ax.set_xticks(lead)
+    ax.legend(fontsize=8)
+    return ax
+
+
+def frame_player(
+    field: xr.DataArray, *, title: Sequence[str], label: str, description: str, marks: Mapping | None = None
+) -> "FramePlayer":
+    """A player of the frames of a field ``(time, lat, lon)``: play, stop and a slider, in one self-contained piece."""
+    low, high = float(field.min()), float(field.max())
+    images = []
+    for frame, heading in zip(field, title, strict=True):
+        figure = fields({heading: frame}, label=label, limits=(low, high), marks=marks)
+        figure.set_size_inches(6, 3.6)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=80)
+        plt.close(figure)
+        images.append(buffer.getvalue())
+    return FramePlayer(images, description)
+
+
+class FramePlayer:
+    """PNG frames with a button and a slider, shown by a notebook as HTML; without scripts, its first frame."""
+
+    def __init__(self, images: Sequence[bytes], description: str):
+        self.images, self.description = list(images), description
+
+    def __repr__(self) -> str:
+        return f"FramePlayer of {len(self.images)} frames: {self.description}"
+
+    def _repr_html_(self) -> str:
+        name = "player-" + hashlib.sha256(self.description.encode()).hexdigest()[:8]
+        sources = ",".join(f"'data:image/png;base64,{base64.b64encode(image).decode()}'" for image in self.images)
+        return f"""
+<div id="{name}" class="frame-player" style="max-width:480px">
+  <img src={sources.split(",'")[0].replace("'", '"')} alt="{html.escape(self.description)}" style="width:100%">
+  <div style="display:flex;gap:.5em">
+    <button type="button" aria-label="Play or stop">Play</button>
+    <input type="range" min="0" max="{len(self.images) - 1}" value="0" aria-label="Frame" style="flex:1">
+  </div>
+</div>
+<script>
+(() => {{
+  const frames = [{sources}], box = document.getElementById("{name}");
+  const picture = box.querySelector("img"), button = box.querySelector("button"), slider = box.querySelector("input");
+  let timer = null;
+  const show = (i) => {{ slider.value = i; picture.src = frames[i]; }};
+  const stop = () => {{ clearInterval(timer); timer = null; button.textContent = "Play"; }};
+  button.onclick = () => {{
+    if (timer) return stop();
+    button.textContent = "Stop";
+    timer = setInterval(() => show((+slider.value + 1) % frames.length), 350);
+  }};
+  slider.oninput = () => {{ stop(); show(+slider.value); }};
+}})();
+</script>"""
+
+
+def _map(ax: Axes, values: xr.DataArray, low: float, high: float, cmap: str):
+    rows, columns = values.dims
+    image = ax.pcolormesh(values[columns], values[rows], values, vmin=low, vmax=high, cmap=cmap, shading="nearest")
+    ax.grid(False)
+    if columns == "lon":
+        ax.set_aspect(1 / np.cos(np.deg2rad(float(values[rows].mean()))))
+        ax.set(xlabel="longitude (°E)", ylabel="latitude (°N)")
+    else:
+        ax.set_aspect("equal")
+        ax.set(xlabel=columns, ylabel=rows)
+    ax.label_outer()
+    return image

@@ -1,0 +1,1 @@
+"""Training: one loop, and checkpoints that survive being killed."""

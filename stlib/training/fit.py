@@ -1,0 +1,201 @@
+"""Training: one loop, from windows to a fitted network, short enough to read in one sitting."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+from tqdm import tqdm
+
+from stlib.data.windows import Windows
+from stlib.training import checkpoints
+
+
+def squared_error(forecast: Tensor, truth: Tensor) -> Tensor:
+    """The error of each value, squared; `fit` averages it over what was observed."""
+    return (forecast - truth).square()
+
+
+def fit(
+    model: nn.Module,
+    train: Windows,
+    validation: Windows,
+    *,
+    epochs: int = 50,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+    weight_decay: float = 1e-4,
+    schedule: str = "cosine",
+    clip: float = 1.0,
+    patience: int = 10,
+    loss: Callable[..., Tensor] = squared_error,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+) -> pd.DataFrame:
+    r"""Train a forecaster with AdamW; afterwards it holds the weights of its best epoch on the validation windows.
+
+    The loss is averaged over observed values only, :math:`L = \sum_{i \in \mathrm{obs}} \ell_i / |\mathrm{obs}|`, on as
+    many devices as ``accelerate launch`` gives: each takes its share of every batch, and the sum is the same. On a GPU
+    the forward pass runs in bfloat16. ``loss`` takes a forecast and the truth ``(B, horizon, C, *S)`` and returns the
+    error of each value. Training stops when ``patience`` epochs in a row have not improved on the best one.
+
+    With ``checkpoint`` (a file name), each finished epoch is saved there, and the same call resumes from it after a
+    crash: every epoch draws its random numbers from ``seed`` and its own number, so the weights come out the same.
+
+    Returns the history: a row for each epoch with the two losses, the learning rate and whether it was the best so far.
+    Raises ValueError for an unknown schedule, windows of the wrong part, or a checkpoint of a different run, and
+    FloatingPointError when the loss is not a number, with the epoch and the likely cause.
+    Source: AdamW, Loshchilov & Hutter (2019), doi:10.48550/arXiv.1711.05101.
+
+    >>> from stlib.data import windows, worlds
+    >>> from stlib.models.linear import NLinear
+    >>> parts = windows.split(worlds.AdvectionDiffusion(size=4).simulate(80, seed=0), past=4, horizon=2)
+    >>> history = fit(NLinear(past=4, horizon=2), parts.train, parts.validation, epochs=3)
+    >>> len(history)
+    3
+    """
+    if train.part != "train" or validation.part != "validation":
+        raise ValueError(f"fit needs the train and the validation part, got {train.part!r} and {validation.part!r}")
+    if schedule not in ("cosine", "plateau"):
+        raise ValueError(f'schedule must be "cosine" or "plateau", got {schedule!r}')
+    on_gpu = train.field.device.type == "cuda"
+    if not torch.distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)  # an earlier fit may have used another device
+    accelerator = Accelerator(
+        mixed_precision="bf16" if on_gpu else "no",
+        cpu=not on_gpu,
+        log_with="tensorboard" if tensorboard else None,
+        project_dir=tensorboard,
+    )
+    if tensorboard:
+        accelerator.init_trackers("fit")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    if schedule == "cosine":
+        scheduler = CosineAnnealingLR(optimizer, T_max=epochs)
+    else:
+        scheduler = ReduceLROnPlateau(optimizer, patience=max(patience // 3, 1), factor=0.3)
+    network, optimizer = accelerator.prepare(model, optimizer)
+
+    settings = [epochs, batch_size, learning_rate, weight_decay, schedule, clip, patience, seed, len(train)]
+    run = _Run(checkpoint, settings, model, optimizer, scheduler)
+    # With disable=None the bar shows on a terminal only: notebooks and log files stay silent.
+    bar = tqdm(range(len(run.history), epochs), disable=None if accelerator.is_main_process else True)
+    for epoch in bar:
+        if run.waited >= patience:
+            break
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            torch.manual_seed(seed + 1_000_003 * epoch + accelerator.process_index)
+            order = torch.Generator().manual_seed(seed + 1_000_003 * epoch)  # the same on every device
+            shuffled = train.batches(batch_size, shuffle=True, generator=order)
+            train_loss = _epoch(network, model, shuffled, loss, accelerator, optimizer, clip)
+        with torch.no_grad():
+            validation_loss = _epoch(network, model, validation.batches(batch_size), loss, accelerator)
+        if not math.isfinite(train_loss + validation_loss):
+            raise FloatingPointError(_why_not_finite(model, train, run.history, epoch, learning_rate))
+        rate = optimizer.param_groups[0]["lr"]
+        scheduler.step(*([validation_loss] if schedule == "plateau" else []))
+        run.finish_epoch(train_loss, validation_loss, rate, write=accelerator.is_main_process)
+        bar.set_postfix_str(f"validation {validation_loss:.4g}")
+        if tensorboard:
+            accelerator.log({"train": train_loss, "validation": validation_loss, "learning_rate": rate}, step=epoch)
+    if tensorboard:
+        accelerator.end_training()
+    model.load_state_dict(run.best_weights)
+    return pd.DataFrame(run.history).set_index("epoch")
+
+
+def _epoch(network, model, batches, loss, accelerator, optimizer=None, clip=None) -> float:
+    """The mean loss over every observed value; with an optimizer, one step after each batch."""
+    network.train(optimizer is not None)
+    totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
+    for batch in batches:
+        inputs, future, weight = _share(batch.inputs(model), batch.future, accelerator)
+        observed = ~future.isnan()
+        with accelerator.autocast():
+            forecast = network(*inputs)
+        errors = loss(forecast, torch.where(observed, future, 0.0))
+        total = torch.where(observed, errors, 0.0).sum() * weight
+        count = accelerator.reduce(observed.sum() * weight, reduction="sum")
+        if optimizer is not None:
+            optimizer.zero_grad()
+            # Devices average their gradients; times their number, that is the gradient of the sum.
+            accelerator.backward(total / count.clamp_min(1) * accelerator.num_processes)
+            accelerator.clip_grad_norm_(network.parameters(), clip)
+            optimizer.step()
+        totals += torch.stack([accelerator.reduce(total.detach(), reduction="sum"), count]).double()
+    return (totals[0] / totals[1]).item()
+
+
+def _share(inputs, future, accelerator):
+    """This device's part of a batch. A device left without a window takes one and gives it no weight."""
+    rows = torch.arange(len(future), device=future.device).tensor_split(accelerator.num_processes)
+    mine = rows[accelerator.process_index]
+    weight = min(len(mine), 1)
+    mine = mine if weight else rows[0][:1]
+    return [None if x is None else x[mine] for x in inputs], future[mine], weight
+
+
+class _Run:
+    """What has to survive a kill: weights, the best weights, the optimizer, the schedule and the history."""
+
+    def __init__(self, path, settings, model, optimizer, scheduler):
+        self.path, self.settings = path, settings
+        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.history, self.waited, self.best = [], 0, math.inf
+        self.best_weights = _copy(model)
+        if path is not None and Path(path).exists():
+            self._resume()
+
+    def finish_epoch(self, train_loss: float, validation_loss: float, rate: float, *, write: bool) -> None:
+        better = validation_loss < self.best
+        if better:
+            self.best, self.best_weights, self.waited = validation_loss, _copy(self.model), 0
+        else:
+            self.waited += 1
+        row = dict(train=train_loss, validation=validation_loss, learning_rate=rate, best=better)
+        self.history.append({"epoch": len(self.history) + 1} | row)
+        if self.path is not None and write:
+            moments, groups = checkpoints.flatten_optimizer(self.optimizer.state_dict())
+            parts = {"model": self.model.state_dict(), "best": self.best_weights, "optimizer": moments}
+            tensors = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+            facts = {"settings": self.settings, "history": self.history, "waited": self.waited, "optimizer": groups}
+            checkpoints.write(self.path, tensors, facts | {"scheduler": self.scheduler.state_dict()})
+
+    def _resume(self) -> None:
+        tensors, facts = checkpoints.read(self.path)
+        if facts["settings"] != self.settings:
+            raise ValueError(
+                f"{self.path} belongs to a run with settings {facts['settings']}, this one has {self.settings}: "
+                "delete it or name another file"
+            )
+        parts = {"model": {}, "best": {}, "optimizer": {}}
+        for key, value in tensors.items():
+            part, name = key.split("/", 1)
+            parts[part][name] = value
+        self.model.load_state_dict(parts["model"])
+        self.optimizer.load_state_dict(checkpoints.restore_optimizer(parts["optimizer"], facts["optimizer"]))
+        self.scheduler.load_state_dict(facts["scheduler"])
+        self.best_weights, self.history, self.waited = parts["best"], facts["history"], facts["waited"]
+        self.best = min(row["validation"] for row in self.history)
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _why_not_finite(model, train, history, epoch, learning_rate) -> str:
+    batch = train[:1]
+    missing = bool(batch.past.isnan().any())
+    if history == [] and missing:
+        cause = "the past holds missing values (NaN) and the network passes them on: fill them or mask them"
+    elif bool(train.series.isinf().any()):
+        cause = "the training data hold infinite values"
+    else:
+        cause = f"the learning rate {learning_rate:g} is too large; try a tenth of it, or scale the data first"
+    return f"the loss is not a number in epoch {epoch + 1}; likely cause: {cause}"

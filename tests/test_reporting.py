@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from stlib.reporting import check, claim, score_table, three_digits
+
+
+def test_a_claim_speaks_only_when_it_holds(capsys):
+    claim("it rains", torch.tensor(True))
+    assert capsys.readouterr().out == "✓ it rains\n"
+    with pytest.raises(AssertionError, match="this claim does not hold: it snows"):
+        claim("it snows", np.bool_(False))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.12345, "0.123"),
+        (1.0, "1.00"),
+        (0.9999, "1.00"),
+        (99.95, "100"),
+        (1013.25, "1013"),
+        (-0.00012345, "-0.000123"),
+        (0.0, "0"),
+        (1.5e-7, "1.5e-07"),
+        (float("nan"), "–"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_three_significant_digits(value, text):
+    assert three_digits(value) == text
+
+
+def test_the_table_shows_each_lead_and_the_spread_over_seeds():
+    lead = {"lead": [1, 2]}
+    alone = xr.DataArray([0.5, 12.345], dims="lead", coords=lead)
+    seeds = xr.DataArray([[1.0, 2.0], [1.2, 2.0]], dims=("seed", "lead"), coords=lead)
+    table = score_table({"persistence": alone, "DLinear": seeds})
+    assert table.columns.name == "lead" and list(table.columns) == [1, 2]
+    assert list(table.loc["persistence"]) == ["0.500", "12.3"]
+    assert list(table.loc["DLinear"]) == ["1.10 ± 0.1", "2.00 ± 0"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (None, "… not answered yet"),
+        (..., "… not answered yet"),
+        (2.0005, "✓ right"),
+        (np.array([2.0]), "✗ not yet: your answer has shape (1,), expected ()"),
+        (4.0, "✗ not yet: you forgot the root"),
+        (3.0, "✗ not yet: your answer is too large"),
+        (1.0, "✗ not yet: your answer is too small"),
+    ],
+)
+def test_check_names_the_mistake(answer, says, capsys):
+    check(answer, 2.0, mistakes={"you forgot the root": 4.0})
+    assert capsys.readouterr().out == says + "\n"
