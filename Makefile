@@ -17,6 +17,28 @@ book: $(VENV)/.installed
 	@$(BIN)/jupyter-book build book --config _config.yml --path-output book --all --warningiserror --keep-going --quiet
 	@echo "$(CURDIR)/book/_build/html/index.html"
 
+# One comparison: make bench NAME=windows. One thread everywhere, so that the times of two libraries can be compared.
+.venv-bench/.installed: benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+bench: .venv-bench/.installed
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.run $(NAME)
+
+# Two processes share the work; each keeps to one thread so that they do not fight. Chapters run with all threads.
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+	$(BIN)/pytest -q --nbval book
+
+# Executes and normalises notebooks: all, or NB=book/x.ipynb.
+notebook: $(VENV)/.installed
+	$(BIN)/python tools/notebook.py $(NB)
+
 # The CUDA packages that some builds of torch ask for stay out of the lock, so that it serves the CPU build too.
 lock:
 	$(PYTHON) -m pip install --quiet "uv>=0.8"

@@ -70,11 +70,19 @@ def fields(
     columns: int = 3,
     marks: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Maps side by side on one colour scale; missing cells are grey. ``marks`` names places by (latitude, longitude)."""
+    """Maps side by side on one colour scale; missing cells are grey. ``marks`` are places (latitude, longitude)."""
     rows = -(-len(maps) // columns)
     columns = min(columns, len(maps))
+    width = 7 / max(columns, 2)
+    height = width * _aspect(next(iter(maps.values())))
     figure, axes = plt.subplots(
-        rows, columns, figsize=(8, 2.7 * rows), squeeze=False, sharex=True, sharey=True, subplot_kw={"facecolor": "0.8"}
+        rows,
+        columns,
+        figsize=(width * columns + 1.2, (height + 0.5) * rows + 0.4),
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+        subplot_kw={"facecolor": "0.8"},
     )
     stacked = np.stack([values.values for values in maps.values()])
     low, high = limits or (np.nanmin(stacked), np.nanmax(stacked))
@@ -86,7 +94,7 @@ def fields(
         for place, (latitude, longitude) in (marks or {}).items():
             axis.plot(longitude, latitude, "o", color="black", markersize=3, markeredgecolor="white")
             axis.annotate(place, (longitude, latitude), xytext=(3, 3), textcoords="offset points", fontsize=7)
-    figure.colorbar(image, ax=axes, label=label, shrink=0.9)
+    figure.colorbar(image, ax=axes, label=label, shrink=0.85)
     return figure
 
 
@@ -173,6 +181,12 @@ class FramePlayer:
   slider.oninput = () => {{ stop(); show(+slider.value); }};
 }})();
 </script>"""
+
+
+def _aspect(values: xr.DataArray) -> float:
+    """Height over width of a map as it is drawn: a degree of longitude shrinks away from the equator."""
+    rows, columns = (float(np.ptp(values[dim].values)) for dim in values.dims)
+    return rows / columns / (np.cos(np.deg2rad(float(values["lat"].mean()))) if "lat" in values.dims else 1)
 
 
 def _map(ax: Axes, values: xr.DataArray, low: float, high: float, cmap: str):

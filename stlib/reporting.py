@@ -1,7 +1,9 @@
 """Reporting: claims that run, score tables, and answers to exercises."""
 
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -80,3 +82,18 @@ def check(answer: object, expected: object, *, mistakes: Mapping[str, object] | 
             return
     size = "too large" if np.nansum(np.abs(given)) > np.nansum(np.abs(wanted)) else "too small"
     print(f"✗ not yet: your answer is {size}")
+
+
+def benchmark(name: str) -> dict:
+    """A stored benchmark result: its rows, and where, when and with what they were measured.
+
+    Raises ValueError for a name without a stored result.
+
+    >>> sorted(benchmark("nlinear_ett"))
+    ['provenance', 'rows']
+    """
+    here = Path(__file__).parent
+    for folder in (here / "_results", here.parent / "benchmarks" / "results"):  # in a wheel, in a checkout
+        if (folder / f"{name}.json").exists():
+            return json.loads((folder / f"{name}.json").read_text())
+    raise ValueError(f"no stored benchmark result {name!r}; run `make bench NAME={name}` in a checkout")

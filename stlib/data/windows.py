@@ -45,7 +45,6 @@ class Windows:
             )
         self.series = field[max(steps.start - past, 0) if part != "train" else steps.start : steps.stop]
         self._first_targets = torch.arange(first, last + 1, device=field.device)
-        self._offsets = torch.arange(-past, horizon, device=field.device)
         self._calendar = _calendar(labels.indexes["time"])
         if self._calendar is not None:
             self._calendar = self._calendar.to(field.device)
@@ -56,11 +55,14 @@ class Windows:
         return len(self._first_targets)
 
     def __getitem__(self, which: int | slice | Tensor) -> Batch:
-        first = self._first_targets[which].reshape(-1)
-        steps = first[:, None] + self._offsets  # (B, past + horizon)
-        both = self.field[steps]
-        calendar = None if self._calendar is None else self._calendar[steps]
+        start = self._first_targets[which].reshape(-1) - self.past
+        both = self._cut(self.field, start)  # (B, past + horizon, C, *S)
+        calendar = None if self._calendar is None else self._cut(self._calendar, start)
         return Batch(both[:, : self.past], both[:, self.past :], calendar)
+
+    def _cut(self, series: Tensor, start: Tensor) -> Tensor:
+        # A view of all windows, of which only the wanted rows are copied: faster than indexing with a table of steps.
+        return series.unfold(0, self.past + self.horizon, 1).movedim(-1, 1).index_select(0, start)
 
     @property
     def origins(self) -> pd.Index:

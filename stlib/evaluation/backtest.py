@@ -89,6 +89,8 @@ def score(
 ) -> xr.DataArray:
     """A metric of a backtest for each value of ``by``, over all its other dims; NaN truth is left out.
 
+    Seeds are never averaged: a dim "seed" stays, in front.
+
     ``metric`` is "mae", "mse", "rmse" or "bias". Several channels have several units, so ``by`` must name "channel"
     unless there is one. ``weights`` (for instance `area_weights`) count some places more than others.
     Raises ValueError for an unknown metric or dim, and for an average over channels of different units.
@@ -96,6 +98,8 @@ def score(
     if metric not in METRICS:
         raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
     by = [by] if isinstance(by, str) else list(by)
+    if "seed" in result["forecast"].dims and "seed" not in by:
+        by = ["seed", *by]
     if unknown := [dim for dim in by if dim not in result["forecast"].dims]:
         raise ValueError(f"by names {unknown}, the backtest has dims {result['forecast'].dims}")
     if result.sizes["channel"] > 1 and "channel" not in by:

@@ -78,24 +78,28 @@ def diebold_mariano(
 
     with :math:`\hat\gamma_k` the autocovariances of the loss difference :math:`d_t` of `loss_differential`, Bartlett
     weights, and Student's t with :math:`n - 1` degrees of freedom. The bandwidth, the number of lags :math:`m - 1`,
-    is the larger of :math:`1.3\sqrt n` and twice the number of origins whose targets overlap, ``ceil(lead / stride) - 1``.
+    is the larger of :math:`1.3\sqrt n` and twice the number of later origins whose targets overlap with those of one,
+    ``ceil(lead / stride) - 1``.
 
     Takes two backtests; or, for another loss, two 1-D series of losses by origin or one of their differences (dim
     ``"origin"``), averaged over places. ``stride`` is the number of steps between origins (see `Windows.every`).
     Unobserved origins (NaN) keep their place in the order and add nothing to any sum; :math:`n` counts the others.
 
     Deviation: the small-sample factor is that of Harvey, Leybourne and Newbold (1997), but with the reach :math:`m` of
-    the variance in place of the lead; it then comes within 4 % of the fixed-bandwidth critical values at the 5 % level
-    (Kiefer and Vogelsang 2005, doi:10.1017/S0266466605050565) for bandwidths up to a third of the origins.
+    the variance in place of the lead. At the 5 % level it then comes within 5 % of the fixed-bandwidth critical values
+    of Kiefer and Vogelsang (2005), doi:10.1017/S0266466605050565, for bandwidths up to a third of the origins.
 
-    How far to trust it: of 20000 simulated AR(1) differences without any true difference, it rejects at the 5 % level
+    How far to trust it: of 20000 simulated series without any true difference it rejects, at the 5 % level,
 
-        autocorrelation      0      0.5     0.8
-        30 origins, lead 1   0.053  0.090   0.201
-        60 origins, lead 1   0.055  0.079   0.147
-        200 origins, lead 1  0.052  0.064   0.096
+        AR(1), autocorrelation       0      0.5     0.8
+        30 origins, lead 1           0.05   0.09    0.20
+        60 origins, lead 1           0.06   0.08    0.15
+        200 origins, lead 1          0.05   0.06    0.10
+        30 origins, lead 6           0.05   0.08    0.16
+        60 origins, lead 6           0.05   0.08    0.15
+        200 origins, lead 6          0.05   0.07    0.10
 
-    so with few origins and long memory a p-value of 0.03 is weak evidence. Of several tests, correct with `holm`.
+    so with few origins and a long memory a p-value of 0.03 is weak evidence. Of several tests, correct with `holm`.
 
     Raises ValueError for fewer than 10 observed origins, a bandwidth of half the origins or more, origins that are not
     evenly spaced, input with other dims, and a difference that never varies but is not 0. Identical forecasts: p = 1.
@@ -111,8 +115,8 @@ def diebold_mariano(
     """
     loss_a, loss_b = _both_losses(result_a, result_b, lead=lead, loss=loss, channel=channel)
     difference = (loss_a - loss_b).values
-    bandwidth = _bandwidth(difference, lead=lead, stride=stride)
     n = int((~np.isnan(difference)).sum())
+    bandwidth = _bandwidth(n, lead=lead, stride=stride)
     mean = float(np.nanmean(difference))
     if np.nanmin(difference) == np.nanmax(difference):
         if mean != 0:
@@ -137,23 +141,25 @@ def block_bootstrap(
 ) -> pd.DataFrame:
     r"""Interval of the mean loss difference and of the skill :math:`1 - \bar L_a / \bar L_b`, by circular blocks.
 
-    Each draw glues runs of ``block`` neighbouring origins, all places together, to a series of the same length; the
-    interval lies between the ``(1 - level) / 2`` quantiles of the draws. The default block is the bandwidth of
-    `diebold_mariano`, so never shorter than the lead.
+    Each draw glues runs of ``block`` neighbouring origins, all places together, to a series of the same length. The
+    default block is the reach :math:`m` of `diebold_mariano`, so never shorter than the lead. The interval is that of
+    the ``(1 - level) / 2`` quantiles of the draws.
+
+    Deviation: the quantiles are moved away from the estimate, by one over the small-sample factor of `diebold_mariano`.
+    Without it a 90 % interval from 30 independent origins would cover about 80 %.
 
     Takes what `diebold_mariano` takes; from one series of differences there is no skill (NaN). Returns a table with
     rows ``difference`` and ``skill``, columns ``estimate``, ``low`` and ``high``.
 
-    How far to trust it: a nominal 90 % interval of the mean of an AR(1) series held the true mean in
+    How far to trust it: in 2000 simulations of an AR(1) series, the 90 % interval of its mean held the true mean in
 
         autocorrelation   0      0.5    0.8
-        30 origins        0.803  0.758  0.637
-        60 origins        0.842  0.810  0.721
-        200 origins       0.873  0.860  0.819
+        30 origins        0.90   0.84   0.70
+        60 origins        0.90   0.85   0.76
+        200 origins       0.88   0.88   0.84
 
-    of 2000 simulations: read it as a lower bound of the uncertainty.
-
-    Raises ValueError as `diebold_mariano` does, and for a block shorter than the lead or above half the origins.
+    Raises ValueError as `diebold_mariano` does, and for a block shorter than the lead or longer than half
+    the observed origins.
     Source: Politis and Romano (1992), A circular block-resampling procedure for stationary data, in Exploring the
     Limits of Bootstrap, pp. 263-270; Künsch (1989), doi:10.1214/aos/1176347265.
 
@@ -166,27 +172,29 @@ def block_bootstrap(
     if not 0 < level < 1 or draws < 1:
         raise ValueError(f"level must lie between 0 and 1 and draws be at least 1, got {level} and {draws}")
     loss_a, loss_b = _both_losses(result_a, result_b, lead=lead, loss=loss, channel=channel)
-    observed = (~(loss_a - loss_b).isnull()).values
-    bandwidth = _bandwidth((loss_a - loss_b).values, lead=lead, stride=stride)
-    block = bandwidth if block is None else block
-    length = len(observed)
-    if not ceil(lead / stride) <= block <= length / 2:
-        raise ValueError(
-            f"block must be at least the lead, {ceil(lead / stride)} origins, and at most half of the {length} origins, "
-            f"got {block}"
-        )
+    observed = loss_a.notnull().values
+    length, n = len(observed), int(observed.sum())
+    default = _bandwidth(n, lead=lead, stride=stride) + 1
+    block = default if block is None else block
+    shortest = ceil(lead / stride)
+    if not shortest <= block <= ceil(n / 2):
+        raise ValueError(f"block must be {shortest} (the lead) to {ceil(n / 2)} (half of the origins), got {block}")
+
     blocks = ceil(length / block)
     sizes = np.full(blocks, block)
     sizes[-1] = length - block * (blocks - 1)  # so that every draw is as long as the series
     starts = np.random.default_rng(seed).integers(length, size=(draws, blocks))
-    sum_a, sum_b, count = (
-        _block_sums(np.where(observed, x, 0.0), starts, sizes) for x in (loss_a.values, loss_b.values, observed)
-    )
-    mean_a, mean_b = float(loss_a.values[observed].mean()), float(loss_b.values[observed].mean())
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    rows = {"difference": [mean_a - mean_b, *np.quantile((sum_a - sum_b) / count, tails)], "skill": [np.nan] * 3}
-    if result_b is not None:
-        rows["skill"] = [1 - mean_a / mean_b, *np.quantile(1 - sum_a / sum_b, tails)]
+    series = (np.where(observed, losses.values, 0.0) for losses in (loss_a, loss_b))
+    sum_a, sum_b, count = (_block_sums(values, starts, sizes) for values in (*series, observed))
+    mean_a, mean_b = loss_a.mean().item(), loss_b.mean().item()
+
+    def interval(estimate: float, drawn: np.ndarray) -> list[float]:
+        tails = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        return [estimate, *(estimate + (tails - estimate) / _small_sample_factor(n, block - 1))]
+
+    rows = {"difference": interval(mean_a - mean_b, (sum_a - sum_b) / count), "skill": [np.nan] * 3}
+    if result_b is not None and mean_b > 0:
+        rows["skill"] = np.minimum(interval(1 - mean_a / mean_b, 1 - sum_a / sum_b), 1.0)
     return pd.DataFrame.from_dict(rows, orient="index", columns=["estimate", "low", "high"])
 
 
@@ -228,9 +236,9 @@ def _loss_by_origin(result: xr.Dataset, *, loss: Loss, lead: int | None, channel
                 raise ValueError(f"{dim} {label!r} is not among {result[dim].values.tolist()}")
             result = result.sel({dim: [label]})
     error = result["forecast"].astype(float) - result["truth"].astype(float)
-    silent = int((error.isnull() & result["truth"].notnull()).sum())
+    silent = int((~np.isfinite(error) & result["truth"].notnull()).sum())
     if silent:
-        raise ValueError(f"the forecast is missing (NaN) for {silent} observed targets")
+        raise ValueError(f"the forecast is missing or infinite for {silent} observed targets")
     by_place = error**2 if loss == "squared" else abs(error)
     average = by_place.mean([dim for dim in by_place.dims if dim not in ("origin", "lead")])
     return average if lead is None else average.squeeze("lead")
@@ -245,27 +253,41 @@ def _both_losses(
         same_windows(result_a, result_b)
         loss_a, loss_b = (_loss_by_origin(r, loss=loss, lead=lead, channel=channel) for r in (result_a, result_b))
     else:
-        loss_a, loss_b = result_a, xr.zeros_like(result_a) if result_b is None else result_b
-    for series in (loss_a, loss_b):
-        if not isinstance(series, xr.DataArray) or series.dims != ("origin",) or "origin" not in series.coords:
-            given = f"dims {series.dims}" if isinstance(series, xr.DataArray) else type(series).__name__
-            raise ValueError(
-                f'average over places first: needs two backtests, or a DataArray with the one dim "origin", got {given}'
-            )
-        if "lead" in series.coords and series.lead.item() != lead:
-            raise ValueError(f"lead is {lead}, but the series given has lead {series.lead.item()}")
-    if not loss_a.indexes["origin"].equals(loss_b.indexes["origin"]):
-        raise ValueError("the two series of losses do not share their origins")
-    steps = np.diff(loss_a.origin.values)
-    if len(steps) and (steps != steps[0]).any() or (steps <= steps[:1] * 0).any():
-        raise ValueError("origins must be increasing and evenly spaced: keep those without truth, as NaN")
+        _check_series(result_a, lead)
+        loss_a, loss_b = result_a, xr.zeros_like(result_a).where(result_a.notnull()) if result_b is None else result_b
+        _check_series(loss_b, lead)
+    origins = loss_a.indexes["origin"]
+    if not origins.equals(loss_b.indexes["origin"]) or not loss_a.isnull().equals(loss_b.isnull()):
+        raise ValueError(
+            "the two series of losses do not share their origins, or are not missing (NaN) at the same ones"
+        )
+    _check_spacing(origins)
     return loss_a, loss_b
 
 
-def _bandwidth(difference: np.ndarray, *, lead: int, stride: int) -> int:
+def _check_series(losses: xr.DataArray, lead: int) -> None:
+    if not isinstance(losses, xr.DataArray) or losses.dims != ("origin",) or "origin" not in losses.coords:
+        given = f"dims {losses.dims}" if isinstance(losses, xr.DataArray) else type(losses).__name__
+        raise ValueError(
+            f'average over places first: needs two backtests, or a DataArray with the one dim "origin", got {given}'
+        )
+    if "lead" in losses.coords and losses["lead"].item() != lead:
+        raise ValueError(f"lead is {lead}, but the series given has lead {losses['lead'].item()}")
+
+
+def _check_spacing(origins: pd.Index) -> None:
+    increasing = origins.is_unique and origins.is_monotonic_increasing
+    steps = np.diff(origins.to_numpy())
+    # Months differ by a tenth; a dropped origin doubles a step.
+    even = len(steps) < 2 or steps.max() < 1.5 * steps.min()
+    even = even or (isinstance(origins, pd.DatetimeIndex) and xr.infer_freq(origins) is not None)
+    if not increasing or not even:
+        raise ValueError("origins must be increasing and evenly spaced: keep unobserved ones, as NaN")
+
+
+def _bandwidth(n: int, *, lead: int, stride: int) -> int:
     if stride < 1:
         raise ValueError(f"stride must be at least 1 step, got {stride}")
-    n = int((~np.isnan(difference)).sum())
     bandwidth = max(2 * (ceil(lead / stride) - 1), int(1.3 * sqrt(n)))
     if n < FEWEST_ORIGINS or bandwidth >= n / 2:
         raise ValueError(

@@ -138,7 +138,8 @@ class DampedAnomaly(nn.Module):
 
     Shapes: ``fit(series (T, C, *S), calendar (T, 4))``, then ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``.
     Raises ValueError as `Climatology` does, and for a training series not longer than the horizon.
-    Source: Lorenz (1973), doi:10.1175/1520-0450(1973)012<0543:OTEOTP>2.0.CO;2, "optimum persistence".
+    Source: Murphy (1992), doi:10.1175/1520-0434(1992)007<0692:CPATLC>2.0.CO;2, on the best linear combination of
+    climatology and persistence.
 
     >>> walk = torch.randn(500, 1, generator=torch.manual_seed(0)).cumsum(0)
     >>> model = DampedAnomaly(horizon=2, cycle=None).fit(walk)

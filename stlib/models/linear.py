@@ -84,8 +84,8 @@ class NLinear(nn.Module):
         starved = (train[0] == 0) | (held_out[0].sum(1, keepdim=True) == 0)
         if not observed.any() or (starved & observed).any():  # a place that is never observed needs no map
             raise ValueError(
-                f"fit needs a complete window of past={self.past} and horizon={self.horizon} for every map, in training "
-                f"({len(series)} steps given) and in validation ({len(validation)} steps given)"
+                f"fit needs a complete window of past={self.past} and horizon={self.horizon} for every map, in "
+                f"training ({len(series)} steps given) and in validation ({len(validation)} steps given)"
             )
         mean_x, mean_y = (total / train[0].clamp_min(1)[..., None] for total in train[1:3])
         gram, cross = _about(train, mean_x, mean_y)
@@ -95,8 +95,7 @@ class NLinear(nn.Module):
         scale = gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None]
         values = values.clamp_min(0) + 1e-300  # a place that is never observed has an empty gram
         weights = [  # (channels, places, past, horizon) for each penalty
-            vectors @ (projected / (values + penalty * scale)[..., None])
-            for penalty in penalties
+            vectors @ (projected / (values + penalty * scale)[..., None]) for penalty in penalties
         ]
         error = torch.stack(
             [((w * (gram_held_out @ w)).sum((-2, -1)) - 2 * (w * cross_held_out).sum((-2, -1))).sum(1) for w in weights]
