@@ -27,12 +27,14 @@ COLAB = {
     "accelerate": None,
     "einops": None,
     "h5netcdf": None,
+    "h5py": None,  # h5netcdf reads through it
     "matplotlib": "3.10",
     "numpy": "2.1",
     "pandas": "2.2",
     "pooch": None,
     "safetensors": None,
     "scikit-learn": None,
+    "scipy": None,  # scikit-learn and statsmodels stand on it
     "statsmodels": None,
     "torch": "2.11",
     "tqdm": None,

@@ -106,7 +106,8 @@ def complete_head(notebook):
     text = "\n\n".join(cell.source for cell in head_of(notebook))
     faults = [] if re.match(r"# \S", text) else ["the head does not start with '# Title'"]
     _, promise, rest = text.partition("you will be able to")
-    objectives = re.findall(r"^[-*] \S", re.split(rf"^(?:[-*] )?\*\*(?:{'|'.join(LABELS)}):", rest, flags=re.M)[0], re.M)
+    before_labels = re.split(rf"^(?:[-*] )?\*\*(?:{'|'.join(LABELS)}):", rest, flags=re.M)[0]
+    objectives = re.findall(r"^[-*] \S", before_labels, re.M)
     if not promise or not 3 <= len(objectives) <= 5:
         faults.append(f"the head lists {len(objectives)} objectives after 'you will be able to', 3 to 5 are needed")
     for label in LABELS:
@@ -143,9 +144,7 @@ def no_measured_decimals(notebook):
     for n, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type == "markdown" and not any(cell is other for other in head):
             hits = [hit for text in prose(cell.source) for hit in DECIMAL.findall(text)]
-            faults += [
-                f"cell {n}: the decimal {hit} stands in prose; print it, or write $...$" for hit in hits
-            ]
+            faults += [f"cell {n}: the decimal {hit} stands in prose; print it, or write $...$" for hit in hits]
     return faults
 
 
@@ -410,3 +409,88 @@ def test_a_head_of_list_items_and_a_bold_sentence_is_complete():
     for label in LABELS:
         head(f"**{label}:**", f"- **{label}:**")(notebook)
     assert complete_head(notebook) == []
+
+
+# The normaliser.
+def noisy():
+    html = '<input id="0f8fad5b-d9cb-469f-a165-70867728950e"><label for="0f8fad5b-d9cb-469f-a165-70867728950e">'
+    cell = new_code_cell(
+        "print('a')\nprint('b')\n",
+        metadata={"tags": [], "scrolled": True, "collapsed": False, "cellView": "form", "execution": {"start": "now"}},
+        outputs=[*stream("a\n"), *stream("b\n"), *data("text/html", html), new_output("execute_result", {})],
+        execution_count=1,
+    )
+    return new_notebook(
+        cells=[cell, new_markdown_cell("same\r\n"), new_markdown_cell("same")],
+        metadata={
+            "kernelspec": {"name": "mine", "display_name": "Mine"},
+            "language_info": {"name": "python", "version": "3.11.9"},
+        },
+    )
+
+
+def test_normalise_keeps_what_is_shown_and_nothing_else():
+    clean = tool.normalise(noisy())
+    cell = clean.cells[0]
+    assert clean.metadata == tool.NOTEBOOK_METADATA
+    assert cell.metadata == {"cellView": "form"} and cell.source == "print('a')\nprint('b')"
+    assert [output.output_type for output in cell.outputs] == ["stream", "display_data", "execute_result"]
+    assert cell.outputs[0].text == "a\nb\n" and cell.outputs[2].execution_count == cell.execution_count == 1
+    ids = re.findall(r'"(.*?)"', cell.outputs[1].data["text/html"])
+    assert ids[0] == ids[1] == str(tool.numbered_id("-", 0))
+    assert [c.source for c in clean.cells[1:]] == ["same", "same"]
+
+
+def test_normalise_is_stable():
+    first, again = tool.normalise(noisy()), tool.normalise(tool.normalise(noisy()))
+    assert tool.dumps(first) == tool.dumps(again)
+    assert len({cell.id for cell in first.cells}) == 3
+    shorter = noisy()
+    del shorter.cells[0]  # the ids of the other cells do not depend on their place
+    assert [cell.id for cell in tool.normalise(shorter).cells] == [cell.id for cell in first.cells[1:]]
+
+
+def test_normalise_leaves_its_argument_alone():
+    given = noisy()
+    before = copy.deepcopy(given)
+    tool.normalise(given)
+    assert given == before
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("1 / 0", "code cell 2 failed"),
+        ("import sys\nprint('careful', file=sys.stderr)", "code cell 2 wrote to stderr: careful"),
+        ("object()", "code cell 2 shows a memory address"),
+        ("import os\nos._exit(1)", "code cell 2 failed"),
+        ("import time\ntime.sleep(60)", "code cell 2 took too long"),
+    ],
+)
+def test_a_failed_run_leaves_the_file_as_it_was(source, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tool, "SECONDS_A_CELL", 3)
+    path = tmp_path / "x.ipynb"
+    path.write_text(tool.dumps(new_notebook(cells=[new_code_cell("print(1)"), new_code_cell(source)])))
+    before = path.read_bytes()
+    assert tool.main([str(path)]) == 1
+    assert says in capsys.readouterr().err
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_writes_a_normalised_notebook_that_sees_its_own_folder(tmp_path, capsys):
+    path = tmp_path / "x.ipynb"
+    (tmp_path / "number.txt").write_text("42")
+    path.write_text(tool.dumps(new_notebook(cells=[new_code_cell("print(open('number.txt').read())")])))
+    assert tool.check(path)[0] == "code cell 1 was never executed"
+    assert tool.main([str(path)]) == 0
+    assert re.fullmatch(r".*x\.ipynb: \d+\.\d s\n", capsys.readouterr().out)
+    assert tool.check(path) == [] and tool.read(path)[0].cells[0].outputs[0].text == "42\n"
+    path.write_text(path.read_text() + "\n")
+    assert tool.check(path) == ["the file's layout is not normalised"]
+
+
+def test_what_is_no_notebook_is_one_line(tmp_path, capsys):
+    path = tmp_path / "x.ipynb"
+    path.write_text("plain text")
+    assert tool.main(["--check", str(path)]) == 1
+    assert re.fullmatch(r".*x\.ipynb: not a notebook: .*\n", capsys.readouterr().err)

@@ -195,7 +195,7 @@ CASES = {  # name: (source, tags, edit, passes)
     "stderr": ("import sys\nprint('noise', file=sys.stderr)\nprint('signal')", [], other_stderr, True),
     "trailing semicolon": ("1 + 1;", [], unchanged, True),
     "history": ("6 * 7", [], unchanged, True),
-    "history, used": ("print(_ + 1)", [], unchanged, True),
+    "history, used": ("print(_ + 1, In[-2])", [], unchanged, True),
     "table": (TABLE, [], replace("9.998", "10.004"), True),
     "table off by 1 %": (TABLE, [], replace("9.998", "10.098"), False),
     "table's date": (TABLE, [], replace("1996-01-06", "1996-01-07"), False),

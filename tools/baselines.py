@@ -1,4 +1,4 @@
-"""Fills in the baseline errors of the data sets' cards: `python tools/baselines.py`, or with --check to compare only."""
+"""Fills in the baseline errors of the data sets' cards: `python tools/baselines.py`; --check only compares."""
 
 import re
 import sys
@@ -85,8 +85,8 @@ def section(
             lines.append(f"| {channel} | {name} | {' | '.join(three_digits(value) for value in values)} |")
     cycle = f"the cycle of the climatology is the {cycle}" if cycle else "the climatology is one mean a cell"
     head = (
-        f"{metric} on the last part of the record, leads in {unit}, all places alike: {len(parts.test)} test windows of "
-        f"{past} past steps, after {parts.train.series.shape[0]} training steps and {len(parts.validation)} validation "
+        f"{metric} on the last part of the record, leads in {unit}, all places alike: {len(parts.test)} windows of "
+        f"{past} past steps, after {len(parts.train.series)} training steps and {len(parts.validation)} validation "
         f"windows; {cycle}. Made by `tools/baselines.py`."
     )
     return f"{head}\n\n" + "\n".join(lines) + "\n"

@@ -41,7 +41,7 @@ def read(path):
         notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
     except Exception as error:  # nbformat and jsonschema raise a dozen kinds
-        raise ValueError(f"{path} is not a notebook: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"not a notebook: {str(error).splitlines()[0]}") from None
     return notebook, text
 
 
@@ -51,17 +51,25 @@ def dumps(notebook):
 
 
 def execute(notebook, folder):
-    """Run the cells top to bottom in a fresh kernel that stands in `folder`."""
+    """Run the cells top to bottom in a fresh kernel in `folder`; RuntimeError names the cell that fails."""
+    started = [0]
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    NotebookClient(
+    client = NotebookClient(
         notebook,
         timeout=SECONDS_A_CELL,
         kernel_name=NOTEBOOK_METADATA["kernelspec"]["name"],
         record_timing=False,
         resources={"metadata": {"path": str(folder)}},
-    ).execute()
+        on_cell_execute=lambda cell, cell_index: started.append(cell_index),
+    )
+    try:
+        client.execute()
+    except (CellControlSignal, DeadKernelError) as error:
+        n = sum(cell.cell_type == "code" for cell in notebook.cells[: started[-1] + 1])
+        why = "took too long" if isinstance(error, CellTimeoutError) else "failed"
+        raise RuntimeError(f"code cell {n} {why}\n{COLOUR_CODE.sub('', str(error)).strip()}") from None
 
 
 def normalise(notebook):
@@ -145,10 +153,7 @@ def run(path):
     """Execute and normalise the file in place, or leave it as it was and raise RuntimeError."""
     notebook, _ = read(path)
     begin = time.perf_counter()
-    try:
-        execute(notebook, path.resolve().parent)
-    except (CellControlSignal, DeadKernelError) as error:
-        raise RuntimeError(failure(notebook, error)) from None
+    execute(notebook, path.resolve().parent)
     seconds = time.perf_counter() - begin
     if found := faults(notebook):
         raise RuntimeError("\n".join(found))
@@ -159,20 +164,6 @@ def run(path):
     finally:
         partial.unlink(missing_ok=True)
     return seconds
-
-
-def failure(notebook, error):
-    """The cell that stopped the run, and why."""
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    failed = [n for n, cell in enumerate(code, 1) if any(o.output_type == "error" for o in cell.outputs)]
-    # A cell that timed out or took the kernel with it leaves no error output: it is the last one that was started.
-    n = failed[0] if failed else max((n for n, cell in enumerate(code, 1) if started(cell)), default=1)
-    why = "took too long" if isinstance(error, CellTimeoutError) else "failed"
-    return f"code cell {n} {why}\n{COLOUR_CODE.sub('', str(error)).strip()}"
-
-
-def started(cell):
-    return cell.execution_count is not None or bool(cell.outputs)
 
 
 def main(arguments=None):

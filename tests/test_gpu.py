@@ -1,0 +1,92 @@
+"""What runs on the CPU runs on a GPU, with the same answers. Skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from stlib.data.scaling import Scaled, Scaler
+from stlib.data.windows import split
+from stlib.data.worlds import AdvectionDiffusion
+from stlib.evaluation.backtest import backtest, score
+from stlib.models.baselines import Climatology, DampedAnomaly, Drift, Persistence, SeasonalPersistence
+from stlib.models.linear import DLinear, NLinear
+from stlib.training.fit import fit
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+PAST, HORIZON = 8, 4
+FIELD = AdvectionDiffusion(size=16).simulate(300, seed=0)
+
+
+def parts(device):
+    return split(FIELD.where(FIELD < 2.5), past=PAST, horizon=HORIZON, device=device)
+
+
+def forecasters(p):
+    series = p.train.series
+    yield Persistence(horizon=HORIZON)
+    yield SeasonalPersistence(horizon=HORIZON, season=3)
+    yield Drift(horizon=HORIZON)
+    yield Climatology(horizon=HORIZON, cycle=None).fit(series)
+    yield DampedAnomaly(horizon=HORIZON, cycle=None, per="place").fit(series)
+    yield NLinear(past=PAST, horizon=HORIZON).to(series.device).fit(series, p.validation.series)
+    yield NLinear(past=PAST, horizon=HORIZON, places=256).to(series.device).fit(series, p.validation.series)
+    yield AdvectionDiffusion(size=16).optimal_forecaster(HORIZON).to(series.device)
+
+
+def test_forecasts_are_those_of_the_cpu():
+    cpu, gpu = parts("cpu"), parts("cuda")
+    assert gpu.train[:2].past.device.type == "cuda"
+    for on_cpu, on_gpu in zip(forecasters(cpu), forecasters(gpu), strict=True):
+        if type(on_cpu).__name__ == "OptimalAdvection":
+            continue  # it passes missing cells on to the whole map
+        a, b = backtest(on_cpu, cpu.test), backtest(on_gpu, gpu.test)
+        np.testing.assert_allclose(a.forecast, b.forecast, rtol=2e-3, atol=2e-3)
+        np.testing.assert_allclose(score(a), score(b), rtol=1e-3)
+
+
+def test_training_in_bfloat16_ends_near_the_cpu(tmp_path):
+    errors = {}
+    for device in ("cpu", "cuda"):
+        p = parts(device)
+        scaler = Scaler().fit(p.train)
+        torch.manual_seed(0)
+        model = DLinear(past=PAST, horizon=HORIZON, kernel=3)
+        history = fit(
+            model,
+            scaler.windows(p.train),
+            scaler.windows(p.validation),
+            epochs=20,
+            learning_rate=0.02,
+            checkpoint=tmp_path / f"{device}.safetensors",
+        )
+        assert next(model.parameters()).device.type == device and len(history) == 20
+        errors[device] = score(backtest(Scaled(model, scaler), p.test)).values
+    np.testing.assert_allclose(errors["cuda"], errors["cpu"], rtol=0.02)
+
+
+def test_a_run_resumes_on_the_gpu_to_the_same_weights(tmp_path):
+    def train(model, checkpoint):
+        p = parts("cuda")
+        return fit(model, p.train, p.validation, epochs=6, checkpoint=checkpoint)
+
+    class Stopped(DLinear):
+        calls = 0
+
+        def forward(self, past):
+            self.calls += 1
+            if self.calls == 20:
+                raise KeyboardInterrupt
+            return super().forward(past)
+
+    def fresh(kind):
+        torch.manual_seed(0)
+        return kind(past=PAST, horizon=HORIZON, kernel=3)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(Stopped), tmp_path / "a.safetensors")
+    resumed, unbroken = fresh(DLinear), fresh(DLinear)
+    train(resumed, tmp_path / "a.safetensors")
+    train(unbroken, None)
+    for a, b in zip(resumed.parameters(), unbroken.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
