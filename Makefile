@@ -1,15 +1,17 @@
-# make book · make test · make bench · make notebook NB=book/x.ipynb · make clean
+# make book · make test · make bench · make notebook NB=book/x.ipynb · make picture · make lock · make clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NB ?= $(wildcard book/*.ipynb)
 
-.PHONY: book test notebook bench lock clean
+.PHONY: book test notebook bench picture lock clean
 
 $(VENV)/.installed: requirements.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	    { echo "Python 3.11 to 3.13 is needed, $(PYTHON) is not: try make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Every page is built each time: a page that Sphinx skips would not be checked again for warnings and broken links.
@@ -38,6 +40,10 @@ test: $(VENV)/.installed
 # Executes and normalises notebooks: all, or NB=book/x.ipynb.
 notebook: $(VENV)/.installed
 	$(BIN)/python tools/notebook.py $(NB)
+
+# The picture of the README and the landing page.
+picture: $(VENV)/.installed
+	$(BIN)/python tools/picture.py
 
 # The CUDA packages that some builds of torch ask for stay out of the lock, so that it serves the CPU build too.
 lock:

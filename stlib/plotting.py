@@ -22,18 +22,23 @@ LOOKS = {
     "seasonal persistence": ("#D55E00", "--", "^"),
     "climatology": ("#E69F00", "-.", "D"),
     "damped anomaly": ("#009E73", "-.", "v"),
-    "drift": ("#b08ec2", ":", "x"),
+    "drift": ("#9467bd", ":", "x"),
+    "seasonal median": ("#CC79A7", "-.", "<"),
+    "5 x 5 neighbours": ("#6b4c1e", "-", "d"),
     "NLinear": ("#0072B2", "-", "o"),
     "DLinear": ("#56B4E9", "-", "P"),
 }
-SKILL = "RdBu"  # red is worse than the baseline, white equal, blue better
+SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better
+
+
+Marks = Mapping[str, tuple[float, float]]  # places to name on a map: latitude, longitude
 
 
 def set_style() -> None:
     """The book's look for figures; the set-up cell of each chapter calls it."""
     mpl.rcParams.update(
         {
-            "figure.figsize": (8, 3.4),
+            "figure.figsize": (6.4, 3.2),
             "figure.dpi": 110,
             "figure.constrained_layout.use": True,
             "figure.facecolor": "white",
@@ -68,12 +73,12 @@ def fields(
     limits: tuple[float, float] | None = None,
     cmap: str = "viridis",
     columns: int = 3,
-    marks: Mapping[str, tuple[float, float]] | None = None,
+    marks: Marks | None = None,
 ) -> Figure:
     """Maps side by side on one colour scale; missing cells are grey. ``marks`` are places (latitude, longitude)."""
     rows = -(-len(maps) // columns)
     columns = min(columns, len(maps))
-    width = 7 / max(columns, 2)
+    width = 5.6 / max(columns, 2)
     height = width * _aspect(next(iter(maps.values())))
     figure, axes = plt.subplots(
         rows,
@@ -98,9 +103,9 @@ def fields(
     return figure
 
 
-def skill_map(skills: Mapping[str, xr.DataArray], *, baseline: str) -> Figure:
-    """Where forecasters beat the baseline: blue better, red worse, a black line where they are equal."""
-    figure = fields(skills, label=f"skill against {baseline}", limits=(-1, 1), cmap=SKILL)
+def skill_map(skills: Mapping[str, xr.DataArray], *, baseline: str, marks: Marks | None = None) -> Figure:
+    """Where forecasters beat the baseline: green better, brown worse, a black line where they are equal."""
+    figure = fields(skills, label=f"skill against {baseline}", limits=(-1, 1), cmap=SKILL, marks=marks)
     for axis, values in zip(figure.axes, skills.values(), strict=False):
         if values.min() < 0 < values.max():
             axis.contour(
@@ -131,7 +136,7 @@ def by_lead(
 
 
 def frame_player(
-    field: xr.DataArray, *, title: Sequence[str], label: str, description: str, marks: Mapping | None = None
+    field: xr.DataArray, *, title: Sequence[str], label: str, description: str, marks: Marks | None = None
 ) -> "FramePlayer":
     """A player of the frames of a field ``(time, lat, lon)``: play, stop and a slider, in one self-contained piece."""
     low, high = float(field.min()), float(field.max())

@@ -22,66 +22,75 @@ def claim(text: str, condition: object) -> None:
 
 
 def three_digits(value: float) -> str:
-    """A number with three significant digits and no exponent between 0.0001 and a million; "–" for NaN.
+    """A number with three significant digits, at least one decimal, and no exponent from 0.0001 to a million.
+
+    The decimal marks it as measured: the notebooks' check compares whole numbers exactly. NaN is "–".
 
     >>> three_digits(0.012345), three_digits(1013.25), three_digits(-7.0)
-    ('0.0123', '1013', '-7.00')
+    ('0.0123', '1013.2', '-7.00')
     """
     if not math.isfinite(value):
         return "–" if math.isnan(value) else str(value)
     if value == 0 or not 1e-4 <= abs(value) < 1e6:
         return f"{value:.3g}"
-    decimals = max(0, 2 - math.floor(math.log10(float(f"{abs(value):.2e}"))))
+    decimals = max(1, 2 - math.floor(math.log10(float(f"{abs(value):.2e}"))))
     return f"{value:.{decimals}f}"
 
 
-def score_table(scores: Mapping[str, xr.DataArray], *, spread: str = "seed") -> pd.DataFrame:
+def score_table(scores: Mapping[str, xr.DataArray], *, step: float = 1, unit: str = "") -> pd.DataFrame:
     """One row a forecaster, one column a lead, three significant digits; "mean ± standard deviation" over seeds.
 
-    ``scores`` holds for each forecaster an array over one dim (say "lead"), or over that dim and ``spread``.
+    ``scores`` holds for each forecaster an array over one dim (say "lead"), or over that dim and "seed". ``step`` is
+    the length of one lead in ``unit``.
 
     >>> scores = xr.DataArray([1.0, 2.0], dims="lead", coords={"lead": [1, 2]})
-    >>> score_table({"persistence": scores}).loc["persistence", 2]
-    '2.00'
+    >>> table = score_table({"persistence": scores}, step=6, unit="hours")
+    >>> table.columns.name, table.loc["persistence", 12]
+    ('lead (hours)', '2.00')
     """
     rows = {}
     for name, values in scores.items():
-        if spread in values.dims and values.sizes[spread] > 1:
-            middle, width = values.mean(spread), values.std(spread, ddof=1)
+        if "seed" in values.dims and values.sizes["seed"] > 1:
+            middle, width = values.mean("seed"), values.std("seed", ddof=1)
             rows[name] = [
                 f"{three_digits(m)} ± {float(f'{w:.1g}'):g}" for m, w in zip(middle.values, width.values, strict=True)
             ]
         else:
-            middle = values.squeeze(spread) if spread in values.dims else values
+            middle = values.squeeze("seed") if "seed" in values.dims else values
             rows[name] = [three_digits(value) for value in middle.values]
     (dim,) = middle.dims
-    return pd.DataFrame.from_dict(rows, orient="index", columns=pd.Index(middle[dim].values, name=dim))
+    columns = pd.Index(middle[dim].values * step, name=f"{dim} ({unit})" if unit else dim)
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-def check(answer: object, expected: object, *, mistakes: Mapping[str, object] | None = None) -> None:
+def check(answer: object, exercise: str) -> None:
     """Tell a reader whether an answer to an exercise is right and, if not, which mistake it looks like.
 
-    ``mistakes`` maps a hint to the value that the mistake would give. An answer of None or ``...`` is not tried yet.
+    ``exercise`` is "chapter: name", as in ``stlib/exercises.json``, which holds the right value and, for each hint, the
+    value that the mistake would give. An answer of None or ``...`` is not tried yet. Values agree within 0.1 %.
+    Raises ValueError for an unknown exercise.
 
-    >>> check(4.0, 2.0, mistakes={"take the square root": 4.0})
-    ✗ not yet: take the square root
+    >>> check(None, "honest-forecasts: mase")
+    … not answered yet
     """
+    exercises = json.loads((Path(__file__).parent / "exercises.json").read_text())
+    if exercise not in exercises:
+        raise ValueError(f"no exercise {exercise!r}; there are {', '.join(exercises)}")
+    right, mistakes = exercises[exercise]["right"], exercises[exercise]["mistakes"]
     if answer is None or answer is ...:
         print("… not answered yet")
         return
-    given, wanted = np.asarray(answer, dtype=float), np.asarray(expected, dtype=float)
-    if given.shape != wanted.shape:
-        print(f"✗ not yet: your answer has shape {given.shape}, expected {wanted.shape}")
+    given = np.asarray(answer, dtype=float)
+    if given.shape != ():
+        print(f"✗ not yet: your answer has shape {given.shape}, a single number is needed")
         return
-    if np.allclose(given, wanted, rtol=1e-3, equal_nan=True):
+    hints = [hint for hint, value in mistakes.items() if np.isclose(given, value, rtol=1e-3)]
+    if np.isclose(given, right, rtol=1e-3):
         print("✓ right")
-        return
-    for hint, value in (mistakes or {}).items():
-        if np.allclose(given, np.asarray(value, dtype=float), rtol=1e-3, equal_nan=True):
-            print(f"✗ not yet: {hint}")
-            return
-    size = "too large" if np.nansum(np.abs(given)) > np.nansum(np.abs(wanted)) else "too small"
-    print(f"✗ not yet: your answer is {size}")
+    elif hints:
+        print(f"✗ not yet: {hints[0]}")
+    else:
+        print(f"✗ not yet: your answer is too {'large' if given > right else 'small'}")
 
 
 def benchmark(name: str) -> dict:
@@ -90,7 +99,7 @@ def benchmark(name: str) -> dict:
     Raises ValueError for a name without a stored result.
 
     >>> sorted(benchmark("nlinear_ett"))
-    ['provenance', 'rows']
+    ['columns', 'provenance', 'rows', 'work']
     """
     here = Path(__file__).parent
     for folder in (here / "_results", here.parent / "benchmarks" / "results"):  # in a wheel, in a checkout

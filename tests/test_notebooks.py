@@ -145,6 +145,8 @@ def no_measured_decimals(notebook):
         if cell.cell_type == "markdown" and not any(cell is other for other in head):
             hits = [hit for text in prose(cell.source) for hit in DECIMAL.findall(text)]
             faults += [f"cell {n}: the decimal {hit} stands in prose; print it, or write $...$" for hit in hits]
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "")
+        faults += [f"cell {n}: the decimal {hit} stands in alt text" for hit in DECIMAL.findall(alt)]
     return faults
 
 
@@ -351,6 +353,11 @@ BAD = [  # rule, edit, what the fault says
     (no_measured_decimals, text("Skill is 0.37 here."), "the decimal 0.37 stands in prose"),
     (no_measured_decimals, text("It gains 3.2 %."), "the decimal 3.2 % stands in prose"),
     (no_measured_decimals, text("| a |\n|---|\n| **1.25** |"), "the decimal 1.25 stands in prose"),
+    (
+        no_measured_decimals,
+        code(2, metadata={"mystnb": {"image": {"alt": "Persistence grows, climatology is flat near 12.5."}}}),
+        "the decimal 12.5 stands in alt text",
+    ),
     (three_claims, code(3, source="claim('a', True)"), "makes 1 claims"),
     (folded_solutions, code(4, metadata={"tags": ["hide-cell"]}), "code cell 4 is a solution without cellView form"),
     (folded_solutions, code(4, metadata={"cellView": "form"}), "without the tag hide-cell"),
@@ -409,6 +416,13 @@ def test_a_head_of_list_items_and_a_bold_sentence_is_complete():
     for label in LABELS:
         head(f"**{label}:**", f"- **{label}:**")(notebook)
     assert complete_head(notebook) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_every_work_cited_is_on_the_page_of_references(path):
+    cited = re.findall(r"\(https://doi\.org/([^)\s]+)\)", "".join(cell.source for cell in tool.read(path)[0].cells))
+    listed = (ROOT / "book" / "references.md").read_text()
+    assert cited and not [doi for doi in cited if doi not in listed]
 
 
 # The normaliser.

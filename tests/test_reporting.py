@@ -1,9 +1,14 @@
+import json
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 
-from stlib.reporting import check, claim, score_table, three_digits
+from stlib import reporting
+from stlib.reporting import benchmark, check, claim, score_table, three_digits
 
 
 def test_a_claim_speaks_only_when_it_holds(capsys):
@@ -20,8 +25,8 @@ def test_a_claim_speaks_only_when_it_holds(capsys):
         (0.12345, "0.123"),
         (1.0, "1.00"),
         (0.9999, "1.00"),
-        (99.95, "100"),
-        (1013.25, "1013"),
+        (99.95, "100.0"),
+        (1013.25, "1013.2"),
         (-0.00012345, "-0.000123"),
         (0.0, "0"),
         (1.5e-7, "1.5e-07"),
@@ -49,12 +54,31 @@ def test_the_table_shows_each_lead_and_the_spread_over_seeds():
         (None, "… not answered yet"),
         (..., "… not answered yet"),
         (2.0005, "✓ right"),
-        (np.array([2.0]), "✗ not yet: your answer has shape (1,), expected ()"),
+        (torch.tensor(2.0), "✓ right"),
+        (np.array([2.0]), "✗ not yet: your answer has shape (1,), a single number is needed"),
         (4.0, "✗ not yet: you forgot the root"),
         (3.0, "✗ not yet: your answer is too large"),
         (1.0, "✗ not yet: your answer is too small"),
     ],
 )
-def test_check_names_the_mistake(answer, says, capsys):
-    check(answer, 2.0, mistakes={"you forgot the root": 4.0})
+def test_check_names_the_mistake(answer, says, capsys, monkeypatch):
+    exercises = {"a: b": {"right": 2.0, "mistakes": {"you forgot the root": 4.0}}}
+    monkeypatch.setattr(reporting.json, "loads", lambda text: exercises)
+    check(answer, "a: b")
     assert capsys.readouterr().out == says + "\n"
+
+
+def test_every_exercise_belongs_to_a_chapter_and_its_hints_differ():
+    exercises = json.loads((Path(reporting.__file__).parent / "exercises.json").read_text())
+    for name, exercise in exercises.items():
+        chapter = Path(__file__).parents[1] / "book" / f"{name.split(':')[0]}.ipynb"
+        assert f'\\"{name}\\"' in chapter.read_text()
+        values = sorted([exercise["right"], *exercise["mistakes"].values()])
+        assert all(later > 1.002 * earlier for earlier, later in pairwise(values))
+    with pytest.raises(ValueError, match="no exercise 'a: b'; there are honest-forecasts: mase"):
+        check(1.0, "a: b")
+
+
+def test_a_benchmark_that_was_never_stored_is_named():
+    with pytest.raises(ValueError, match="no stored benchmark result 'nothing'; run `make bench NAME=nothing`"):
+        benchmark("nothing")

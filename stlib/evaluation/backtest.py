@@ -104,7 +104,7 @@ def score(
         raise ValueError(f"by names {unknown}, the backtest has dims {result['forecast'].dims}")
     if result.sizes["channel"] > 1 and "channel" not in by:
         raise ValueError(
-            'the channels have different units: add "channel" to by, or select one with .sel(channel=[...])'
+            'several channels may have different units: add "channel" to by, or select one with .sel(channel=[...])'
         )
     forecast, truth = xr.broadcast(result["forecast"], result["truth"])
     dims = forecast.dims

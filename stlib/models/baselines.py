@@ -74,6 +74,35 @@ class SeasonalPersistence(nn.Module):
         return latest[:, phase]
 
 
+class SeasonalMedian(nn.Module):
+    r"""The middle value of the same phase in the last seasons: :math:`\hat x_{t+h} = \mathrm{med}_{k} \, x_{t+h-km}`.
+
+    For a season of :math:`m` steps, :math:`k` runs over the last ``seasons`` seasons that lie before :math:`t`. One odd
+    season, such as a holiday week, does not move it. Missing values are left out.
+
+    Shapes: ``(B, T, C, *S)`` with ``T >= season * seasons`` to ``(B, horizon, C, *S)``.
+    Raises ValueError for a shorter past.
+
+    >>> three_weeks = torch.tensor([1.0, 5, 1, 5, 9, 5]).reshape(1, 6, 1)
+    >>> SeasonalMedian(horizon=3, season=2, seasons=3)(three_weeks).flatten().tolist()
+    [1.0, 5.0, 1.0]
+    """
+
+    def __init__(self, *, horizon: int, season: int, seasons: int):
+        super().__init__()
+        self.horizon, self.season, self.seasons = horizon, season, seasons
+
+    def forward(self, past: Tensor) -> Tensor:
+        steps = self.season * self.seasons
+        _check_past(past, steps)
+        ordered = past[:, -steps:].unflatten(1, (self.seasons, self.season)).sort(1).values  # NaN last
+        count = (~ordered.isnan()).sum(1, keepdim=True)
+        # The mean of the two middle values; torch.nanmedian would take the lower one.
+        middle = ordered.gather(1, (count - 1).clamp_min(0) // 2) + ordered.gather(1, count // 2)
+        phase = torch.arange(self.horizon, device=past.device) % self.season
+        return (middle / 2)[:, 0, phase]
+
+
 class Climatology(nn.Module):
     r"""The usual value for the time of year, week or day: :math:`\hat x_{t+h} = c(\mathrm{phase}(t+h))`.
 

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from stlib.models.baselines import carry_forward
 
+PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0)
 BLOCK = 2**24  # values of the window matrix held at once while fitting
 
 
@@ -65,9 +66,7 @@ class NLinear(nn.Module):
         return (self.map(x - last) + last).reshape(-1, self.horizon, *past.shape[2:])
 
     @torch.no_grad()
-    def fit(
-        self, series: Tensor, validation: Tensor, *, penalties: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    ) -> "NLinear":
+    def fit(self, series: Tensor, validation: Tensor, *, penalties: tuple[float, ...] = PENALTIES) -> "NLinear":
         r"""Ridge regression on every training window at once, with the penalty that does best on validation windows.
 
         .. math:: \beta, b = \arg\min \sum_t \|y_t - b - \beta x_t\|^2 + \lambda\, \bar g\, \|\beta\|^2

@@ -72,7 +72,7 @@ def test_weights_count_by_area():
 
 def test_channels_of_different_units_are_never_averaged():
     result = backtest(Persistence(horizon=3), two_channels())
-    with pytest.raises(ValueError, match="different units"):
+    with pytest.raises(ValueError, match="several channels may have different units"):
         score(result)
     both = score(result, by=["channel", "lead"])
     np.testing.assert_allclose(both.sel(channel="b"), 100 * both.sel(channel="a"), rtol=1e-5)

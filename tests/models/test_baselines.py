@@ -11,6 +11,7 @@ from stlib.models.baselines import (
     DampedAnomaly,
     Drift,
     Persistence,
+    SeasonalMedian,
     SeasonalPersistence,
     carry_forward,
 )
@@ -139,3 +140,21 @@ def test_fitted_baselines_survive_a_round_trip():
     copy.load_state_dict(model.state_dict(), assign=True)
     inputs = series[None, :5], calendar[None, :7]
     assert torch.equal(copy(*inputs), model(*inputs))
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(-10, 10)), min_size=12, max_size=12))
+def test_seasonal_median_is_the_median_of_pandas(values):
+    past = [NAN if v is None else v for v in values]
+    forecast = SeasonalMedian(horizon=4, season=3, seasons=4)(column(*past)).flatten().numpy()
+    expected = pd.DataFrame(np.reshape(past, (4, 3))).median().to_numpy()
+    np.testing.assert_allclose(forecast, [*expected, expected[0]], rtol=1e-12)
+
+
+def test_seasonal_median_ignores_one_odd_season_and_needs_all_of_them():
+    weeks = torch.arange(3.0).repeat(3).reshape(1, 9, 1)
+    odd = weeks.clone()
+    odd[0, 6:] = 100
+    model = SeasonalMedian(horizon=3, season=3, seasons=3)
+    assert torch.equal(model(odd), model(weeks))
+    with pytest.raises(ValueError, match="at least 9 time steps"):
+        model(weeks[:, 1:])
