@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 import xarray as xr
 
 
@@ -59,6 +60,9 @@ def score_table(scores: Mapping[str, xr.DataArray], *, step: float = 1, unit: st
             middle = values.squeeze("seed") if "seed" in values.dims else values
             rows[name] = [three_digits(value) for value in middle.values]
     (dim,) = middle.dims
+    different = [name for name, values in scores.items() if not values[dim].equals(middle[dim])]
+    if different:
+        raise ValueError(f"the scores need the same values of {dim}, those of {', '.join(different)} are others")
     columns = pd.Index(middle[dim].values * step, name=f"{dim} ({unit})" if unit else dim)
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
@@ -80,7 +84,7 @@ def check(answer: object, exercise: str) -> None:
     if answer is None or answer is ...:
         print("… not answered yet")
         return
-    given = np.asarray(answer, dtype=float)
+    given = np.asarray(answer.detach().cpu() if torch.is_tensor(answer) else answer, dtype=float)
     if given.shape != ():
         print(f"✗ not yet: your answer has shape {given.shape}, a single number is needed")
         return

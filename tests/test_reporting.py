@@ -46,6 +46,8 @@ def test_the_table_shows_each_lead_and_the_spread_over_seeds():
     assert table.columns.name == "lead" and list(table.columns) == [1, 2]
     assert list(table.loc["persistence"]) == ["0.500", "12.3"]
     assert list(table.loc["DLinear"]) == ["1.10 ± 0.1", "2.00 ± 0"]
+    with pytest.raises(ValueError, match="need the same values of lead, those of persistence are others"):
+        score_table({"persistence": alone, "drift": alone.assign_coords(lead=[2, 3])})
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,8 @@ def test_the_table_shows_each_lead_and_the_spread_over_seeds():
         (None, "… not answered yet"),
         (..., "… not answered yet"),
         (2.0005, "✓ right"),
-        (torch.tensor(2.0), "✓ right"),
+        (torch.tensor(2.0, requires_grad=True), "✓ right"),
+        (2.05, "✗ not yet: your answer is too large"),
         (np.array([2.0]), "✗ not yet: your answer has shape (1,), a single number is needed"),
         (4.0, "✗ not yet: you forgot the root"),
         (3.0, "✗ not yet: your answer is too large"),

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 
-from stlib.data.windows import Windows
+from stlib.data.windows import Batch, Windows
 
 
 class Scaler(nn.Module):
@@ -75,5 +75,6 @@ class Scaled(nn.Module):
         super().__init__()
         self.model, self.scaler = model, scaler
 
-    def forward(self, past: Tensor) -> Tensor:
-        return self.scaler.inverse(self.model(self.scaler(past)))
+    def forward(self, past: Tensor, calendar: Tensor | None = None) -> Tensor:
+        inputs = Batch(self.scaler(past), past, calendar).inputs(self.model)
+        return self.scaler.inverse(self.model(*inputs))

@@ -1,5 +1,6 @@
 """Windows: a field split in time order and cut into (past, future) pairs, on one device."""
 
+import copy
 import inspect
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ class Batch(NamedTuple):
 
     def inputs(self, model: nn.Module) -> tuple[Tensor, ...]:
         """What ``model.forward`` is given: the past, and the calendar if it asks for one and time has dates."""
-        if self.calendar is None or "calendar" not in inspect.signature(model.forward).parameters:
+        inner = getattr(model, "_orig_mod", getattr(model, "module", model))  # compiled, or spread over devices
+        if self.calendar is None or "calendar" not in inspect.signature(inner.forward).parameters:
             return (self.past,)
         return self.past, self.calendar
 
@@ -43,13 +45,21 @@ class Windows:
             raise ValueError(
                 f"the {part} part has {len(steps)} steps, too few for one window of past={past} and horizon={horizon}"
             )
-        self.series = field[max(steps.start - past, 0) if part != "train" else steps.start : steps.stop]
+        self._touched = slice(steps.start if part == "train" else max(steps.start - past, 0), steps.stop)
         self._first_targets = torch.arange(first, last + 1, device=field.device)
         self._calendar = _calendar(labels.indexes["time"])
         if self._calendar is not None:
             self._calendar = self._calendar.to(field.device)
-        start = steps.start if part == "train" else max(steps.start - past, 0)
-        self.calendar = None if self._calendar is None else self._calendar[start : steps.stop]
+
+    @property
+    def series(self) -> Tensor:
+        """Every step that the windows touch, ``(T, C, *S)``."""
+        return self.field[self._touched]
+
+    @property
+    def calendar(self) -> Tensor | None:
+        """The calendar of `series`, ``(T, 4)``."""
+        return None if self._calendar is None else self._calendar[self._touched]
 
     def __len__(self) -> int:
         return len(self._first_targets)
@@ -77,16 +87,15 @@ class Windows:
 
     def every(self, stride: int) -> "Windows":
         """The same part with every ``stride``-th window only, for quick looks and for windows that do not overlap."""
-        return self._copy(_first_targets=self._first_targets[::stride])
+        fewer = copy.copy(self)
+        fewer._first_targets = self._first_targets[::stride]
+        return fewer
 
     def map(self, function) -> "Windows":
         """The same windows of ``function(field)``, a tensor of the field's own shape."""
-        return self._copy(field=function(self.field), series=function(self.series))
-
-    def _copy(self, **changes) -> "Windows":
-        new = object.__new__(Windows)
-        new.__dict__.update(self.__dict__ | changes)
-        return new
+        mapped = copy.copy(self)
+        mapped.field = function(self.field)
+        return mapped
 
 
 class Split(NamedTuple):
@@ -151,13 +160,16 @@ def split(
 def _check_field(field: xr.DataArray) -> None:
     if field.dims[:2] != ("time", "channel"):
         raise ValueError(f'a field needs dims ("time", "channel", ...space), got {field.dims}')
+    if "time" not in field.indexes:
+        raise ValueError("the dim time needs a coordinate: dates, or whole numbers that count the steps")
     time = field.indexes["time"]
     if not time.is_unique or not time.is_monotonic_increasing:
         raise ValueError("the time axis must be strictly increasing: sort it and drop its duplicates first")
     regular = len(np.unique(np.diff(time.to_numpy()))) <= 1
     if isinstance(time, pd.DatetimeIndex) and not regular:  # calendar months and years are regular too
-        into_month = time - time.to_period("M").start_time
-        regular = len(np.unique(np.diff(12 * time.year + time.month))) == 1 and into_month.nunique() == 1
+        month = time.to_period("M")
+        same_day = (time - month.start_time).nunique() == 1 or (month.end_time - time).nunique() == 1
+        regular = same_day and len(np.unique(np.diff(12 * time.year + time.month))) == 1
     if not regular:
         raise ValueError("the time axis has gaps or unequal steps: resample it to one step first (NaN where unknown)")
 

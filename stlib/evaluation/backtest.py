@@ -35,21 +35,23 @@ def backtest(model: nn.Module, windows: Windows, *, batch_size: int = 256) -> xr
     {'origin': 10, 'lead': 3, 'channel': 1, 'y': 4, 'x': 4}
     """
     was_training = model.training
-    model.eval()
     forecasts, truths, samples = [], [], []
-    for batch in windows.batches(batch_size):
-        forecast = model(*batch.inputs(model))
-        if isinstance(forecast, Distribution):
-            samples.append(forecast.sample((100,)).cpu())
-            forecast = forecast.mean
-        if forecast.shape != batch.future.shape:
-            raise ValueError(
-                f"{type(model).__name__} returned a forecast of shape {tuple(forecast.shape)}, "
-                f"the windows need {tuple(batch.future.shape)}"
-            )
-        forecasts.append(forecast.cpu())
-        truths.append(batch.future.cpu())
-    model.train(was_training)
+    model.eval()
+    try:
+        for batch in windows.batches(batch_size):
+            forecast = model(*batch.inputs(model))
+            if isinstance(forecast, Distribution):
+                samples.append(forecast.sample((100,)).cpu())
+                forecast = forecast.mean
+            if forecast.shape != batch.future.shape:
+                raise ValueError(
+                    f"{type(model).__name__} returned a forecast of shape {tuple(forecast.shape)}, "
+                    f"the windows need {tuple(batch.future.shape)}"
+                )
+            forecasts.append(forecast.to("cpu", batch.future.dtype))
+            truths.append(batch.future.cpu())
+    finally:
+        model.train(was_training)
     forecast, truth = torch.cat(forecasts), torch.cat(truths)
     silent = int((forecast.isnan() & ~truth.isnan()).sum())
     if silent:
@@ -76,8 +78,9 @@ def over_seeds(train: Callable[[int], nn.Module], windows: Windows, *, seeds: Se
     ``train`` takes a seed and returns a fitted forecaster.
     """
     results = [backtest(train(seed), windows) for seed in seeds]
-    forecasts = xr.concat([result["forecast"] for result in results], dim=xr.Variable("seed", list(seeds)))
-    return results[0].assign(forecast=forecasts)
+    dim = xr.Variable("seed", list(seeds))
+    several = {name: xr.concat([result[name] for result in results], dim=dim) for name in results[0] if name != "truth"}
+    return results[0].assign(several)
 
 
 def score(
@@ -102,6 +105,8 @@ def score(
         by = ["seed", *by]
     if unknown := [dim for dim in by if dim not in result["forecast"].dims]:
         raise ValueError(f"by names {unknown}, the backtest has dims {result['forecast'].dims}")
+    if "channel" not in result.dims:
+        raise ValueError('the backtest has no dim "channel": select one with .sel(channel=[...]), in brackets')
     if result.sizes["channel"] > 1 and "channel" not in by:
         raise ValueError(
             'several channels may have different units: add "channel" to by, or select one with .sel(channel=[...])'

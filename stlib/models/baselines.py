@@ -139,11 +139,10 @@ class Climatology(nn.Module):
         return self
 
     def forward(self, past: Tensor, calendar: Tensor | None = None) -> Tensor:
-        steps = past.shape[1] + self.horizon
-        return self.climate(past, calendar, steps)[:, -self.horizon :]
+        return self.climate(past, calendar, self.horizon)
 
     def climate(self, past: Tensor, calendar: Tensor | None, steps: int) -> Tensor:
-        """The usual value at every step of the calendar, past and future: ``(B, steps, C, *S)``."""
+        """The usual value at the last ``steps`` steps of the calendar: ``(B, steps, C, *S)``."""
         if isinstance(self.mean, UninitializedBuffer):
             raise ValueError("this climatology is not fitted yet: call fit(train.series, train.calendar) first")
         flat = None if calendar is None else calendar[:, -steps:].flatten(0, 1)

@@ -1,5 +1,7 @@
 """Linear maps from the past to the future: small, fast, and hard to beat."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,9 +63,10 @@ class NLinear(nn.Module):
         self.map = LinearMap(past=past, horizon=horizon, channels=channels, places=places)
 
     def forward(self, past: Tensor) -> Tensor:
-        x = _last_steps(past, self.past)
+        x, missing = _last_steps(past, self.past)
         last = x[:, -1:]
-        return (self.map(x - last) + last).reshape(-1, self.horizon, *past.shape[2:])
+        forecast = (self.map(x - last) + last).masked_fill(missing, torch.nan)
+        return forecast.reshape(len(past), self.horizon, *past.shape[2:])
 
     @torch.no_grad()
     def fit(self, series: Tensor, validation: Tensor, *, penalties: tuple[float, ...] = PENALTIES) -> "NLinear":
@@ -154,20 +157,23 @@ class DLinear(nn.Module):
         self.rest = LinearMap(past=past, horizon=horizon, channels=channels, places=places)
 
     def forward(self, past: Tensor) -> Tensor:
-        x = _last_steps(past, self.past)
+        x, missing = _last_steps(past, self.past)
         rows = x.movedim(1, -1)  # (B, C, P, past)
         half = self.kernel // 2
         padded = torch.cat(
             [rows[..., :1].repeat_interleave(half, -1), rows, rows[..., -1:].repeat_interleave(half, -1)], -1
         )
         trend = padded.unfold(-1, self.kernel, 1).mean(-1).movedim(-1, 1)
-        return (self.trend(trend) + self.rest(x - trend)).reshape(-1, self.horizon, *past.shape[2:])
+        forecast = (self.trend(trend) + self.rest(x - trend)).masked_fill(missing, torch.nan)
+        return forecast.reshape(len(past), self.horizon, *past.shape[2:])
 
 
-def _last_steps(past: Tensor, steps: int) -> Tensor:
+def _last_steps(past: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     if past.ndim < 3 or past.shape[1] < steps:
         raise ValueError(f"past must be (B, T, C, *S) with at least {steps} time steps, got shape {tuple(past.shape)}")
-    return carry_forward(past[:, -steps:]).reshape(len(past), steps, past.shape[2], -1)  # (B, steps, C, P)
+    x = carry_forward(past[:, -steps:]).reshape(len(past), steps, past.shape[2], math.prod(past.shape[3:]))
+    missing = x[:, -1:].isnan()  # a place without any observed step: its zeros keep the gradient of the others finite
+    return x.masked_fill(missing, 0.0), missing
 
 
 def _about(moments: tuple[Tensor, ...], mean_x: Tensor, mean_y: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,7 @@ def write(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
         os.replace(temporary, path)  # noqa: PTH105 (tests kill the process here)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Training: one loop, from windows to a fitted network, short enough to read in one sitting."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,8 @@ def fit(
         raise ValueError(f"fit needs the train and the validation part, got {train.part!r} and {validation.part!r}")
     if schedule not in ("cosine", "plateau"):
         raise ValueError(f'schedule must be "cosine" or "plateau", got {schedule!r}')
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, got {epochs}")
     on_gpu = train.field.device.type == "cuda"
     if not torch.distributed.is_initialized():
         AcceleratorState._reset_state(reset_partial_state=True)  # an earlier fit may have used another device
@@ -82,14 +85,23 @@ def fit(
         scheduler = ReduceLROnPlateau(optimizer, patience=max(patience // 3, 1), factor=0.3)
     network, optimizer = accelerator.prepare(model, optimizer)
 
-    settings = [epochs, batch_size, learning_rate, weight_decay, schedule, clip, patience, seed, len(train)]
+    settings = {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "rate, decay, clip": [float(learning_rate), float(weight_decay), float(clip)],
+        "schedule, patience, seed": [schedule, patience, seed],
+        "loss": getattr(loss, "__qualname__", repr(loss)),
+        "weights": {name: list(value.shape) for name, value in model.state_dict().items()},
+    }
+    if checkpoint is not None:
+        settings["data"] = [_digest(train), _digest(validation)]
     run = _Run(checkpoint, settings, model, optimizer, scheduler)
     # With disable=None the bar shows on a terminal only: notebooks and log files stay silent.
     bar = tqdm(range(len(run.history), epochs), disable=None if accelerator.is_main_process else True)
     for epoch in bar:
         if run.waited >= patience:
             break
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with torch.random.fork_rng(devices=[accelerator.device] if on_gpu else []):
             torch.manual_seed(seed + 1_000_003 * epoch + accelerator.process_index)
             order = torch.Generator().manual_seed(seed + 1_000_003 * epoch)  # the same on every device
             shuffled = train.batches(batch_size, shuffle=True, generator=order)
@@ -97,16 +109,18 @@ def fit(
         with torch.no_grad():
             validation_loss = _epoch(network, model, validation.batches(batch_size), loss, accelerator)
         if not math.isfinite(train_loss + validation_loss):
-            raise FloatingPointError(_why_not_finite(model, train, run.history, epoch, learning_rate))
+            raise FloatingPointError(_why_not_finite(train, validation, run.history, epoch, learning_rate))
         rate = optimizer.param_groups[0]["lr"]
         scheduler.step(*([validation_loss] if schedule == "plateau" else []))
         run.finish_epoch(train_loss, validation_loss, rate, write=accelerator.is_main_process)
         bar.set_postfix_str(f"validation {validation_loss:.4g}")
         if tensorboard:
             accelerator.log({"train": train_loss, "validation": validation_loss, "learning_rate": rate}, step=epoch)
-    if tensorboard:
-        accelerator.end_training()
+    for tracker in accelerator.trackers:
+        tracker.finish()  # end_training would also end the process group, and with it the next fit
+    accelerator.unwrap_model(network, keep_fp32_wrapper=False)  # else the model would stay in bfloat16
     model.load_state_dict(run.best_weights)
+    model.eval()
     return pd.DataFrame(run.history).set_index("epoch")
 
 
@@ -119,7 +133,11 @@ def _epoch(network, model, batches, loss, accelerator, optimizer=None, clip=None
         observed = ~future.isnan()
         with accelerator.autocast():
             forecast = network(*inputs)
+        if torch.is_tensor(forecast):
+            _check_shape("the forecast", forecast, future)
+            forecast = torch.where(observed, forecast, 0.0)  # nor may what is not asked for spoil the gradient
         errors = loss(forecast, torch.where(observed, future, 0.0))
+        _check_shape("the loss (one error a value, not their mean)", errors, future)
         total = torch.where(observed, errors, 0.0).sum() * weight
         count = accelerator.reduce(observed.sum() * weight, reduction="sum")
         if optimizer is not None:
@@ -138,7 +156,19 @@ def _share(inputs, future, accelerator):
     mine = rows[accelerator.process_index]
     weight = min(len(mine), 1)
     mine = mine if weight else rows[0][:1]
-    return [None if x is None else x[mine] for x in inputs], future[mine], weight
+    device = accelerator.device
+    return [x[mine].to(device, non_blocking=True) for x in inputs], future[mine].to(device, non_blocking=True), weight
+
+
+def _check_shape(what, given, future):
+    if given.shape != future.shape:
+        raise ValueError(f"{what} has shape {tuple(given.shape)}, the windows need {tuple(future.shape)}")
+
+
+def _digest(windows: Windows) -> str:
+    content = hashlib.sha256(windows.series.cpu().numpy().tobytes())
+    content.update(f"{windows.past} {windows.horizon} {len(windows)}".encode())
+    return content.hexdigest()[:16]
 
 
 class _Run:
@@ -169,10 +199,11 @@ class _Run:
 
     def _resume(self) -> None:
         tensors, facts = checkpoints.read(self.path)
-        if facts["settings"] != self.settings:
+        theirs = facts.get("settings", {})
+        if theirs != self.settings:
+            differ = [name for name in self.settings if theirs.get(name) != self.settings[name]]
             raise ValueError(
-                f"{self.path} belongs to a run with settings {facts['settings']}, this one has {self.settings}: "
-                "delete it or name another file"
+                f"{self.path} belongs to a run that differs in {', '.join(differ)}: delete it or name another file"
             )
         parts = {"model": {}, "best": {}, "optimizer": {}}
         for key, value in tensors.items():
@@ -189,13 +220,14 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _why_not_finite(model, train, history, epoch, learning_rate) -> str:
-    batch = train[:1]
-    missing = bool(batch.past.isnan().any())
-    if history == [] and missing:
-        cause = "the past holds missing values (NaN) and the network passes them on: fill them or mask them"
-    elif bool(train.series.isinf().any()):
+def _why_not_finite(train, validation, history, epoch, learning_rate) -> str:
+    targets = torch.cat([batch.future.flatten(1) for batch in validation.batches(256)])
+    if bool(train.series.isinf().any()):
         cause = "the training data hold infinite values"
+    elif bool(targets.isnan().all()):
+        cause = "the validation part has no observed target"
+    elif not history and bool(train.series.isnan().any()):
+        cause = "the past holds missing values (NaN) and the network passes them on: fill them or mask them"
     else:
         cause = f"the learning rate {learning_rate:g} is too large; try a tenth of it, or scale the data first"
     return f"the loss is not a number in epoch {epoch + 1}; likely cause: {cause}"

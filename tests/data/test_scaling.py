@@ -6,7 +6,7 @@ from test_windows import ramp
 
 from stlib.data.scaling import Scaled, Scaler
 from stlib.data.windows import split
-from stlib.models.baselines import Persistence
+from stlib.models.baselines import Climatology, Persistence
 
 
 def parts(seed=0):
@@ -68,3 +68,21 @@ def test_state_survives_a_round_trip_and_unfitted_is_refused():
     assert torch.equal(copy(p.test.series), scaler(p.test.series))
     with pytest.raises(ValueError, match='per must be "channel" or "place"'):
         Scaler(per="cell")
+
+
+def test_the_inner_model_sees_scaled_values_and_the_calendar():
+    class Zero(Persistence):
+        def forward(self, past):
+            assert abs(past.nanmean()) < 1
+            return torch.zeros_like(super().forward(past))
+
+    p = parts()
+    scaler = Scaler().fit(p.train)
+    batch = p.test[:]
+    forecast = Scaled(Zero(horizon=2), scaler)(batch.past)
+    torch.testing.assert_close(forecast, scaler.mean.expand_as(forecast))
+    usual = Climatology(horizon=2, cycle="weekday")
+    plain = Climatology(horizon=2, cycle="weekday").fit(p.train.series, p.train.calendar)
+    usual.fit(scaler(p.train.series), p.train.calendar)
+    wrapped = Scaled(usual, scaler)
+    torch.testing.assert_close(wrapped(*batch.inputs(wrapped)), plain(batch.past, batch.calendar), rtol=1e-4, atol=1e-4)

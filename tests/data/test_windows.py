@@ -145,3 +145,54 @@ def test_monthly_time_is_regular_and_worlds_need_no_dates():
 def test_the_class_is_not_needed_to_make_windows_of_a_float64_field():
     parts = split(ramp(40), past=3, horizon=2, dtype=torch.float64)
     assert isinstance(parts.train, Windows) and parts.train[0].past.dtype == torch.float64
+
+
+def test_calendar_and_series_are_of_the_same_steps():
+    for part in split(ramp(40, start="2001-01-20"), past=3, horizon=2):
+        when = pd.Timestamp("2001-01-20") + pd.to_timedelta(part.series.flatten().numpy(), unit="D")
+        assert part.calendar[:, CALENDAR.index("day_of_year")].tolist() == list(when.day_of_year - 1)
+
+
+def test_the_field_is_copied():
+    field = ramp(40)
+    parts = split(field, past=3, horizon=2)
+    field[:] = -1
+    assert parts.train.series.max() == 23
+
+
+def test_the_generator_decides_the_order():
+    part = split(ramp(60), past=3, horizon=2).train
+    orders = [
+        [b.future[0, 0, 0].item() for b in part.batches(1, shuffle=True, generator=torch.manual_seed(s))]
+        for s in (1, 1, 2)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_mapped_field_is_mapped_as_a_whole():
+    part = split(ramp(40), past=3, horizon=2).validation.map(lambda x: x - x.mean())
+    assert part.series[:3].flatten().tolist() == part[0].past.flatten().tolist() == [1.5, 2.5, 3.5]
+
+
+def test_ends_of_months_are_regular_and_a_missing_month_is_not():
+    assert len(split(ramp(60, freq="ME"), past=3, horizon=2).train) == 32
+    assert len(split(ramp(60, freq="QE"), past=3, horizon=2).train) == 32
+    for change in ([*range(10), *range(11, 40)], [*range(39)]):
+        field = ramp(40, freq="MS").isel(time=change)
+        if len(change) == 39 and change[-1] == 38:
+            field = field.assign_coords(
+                time=field.time.where(field.time != field.time[20], field.time[20] + np.timedelta64(3, "D"))
+            )
+        with pytest.raises(ValueError, match="resample it to one step"):
+            split(field, past=3, horizon=2)
+
+
+def test_a_wrapped_model_is_asked_for_its_own_arguments():
+    batch = split(ramp(20), past=3, horizon=2).train[:]
+    assert len(batch.inputs(torch.compile(Climatology(horizon=2, cycle="month"), backend="eager"))) == 2
+    assert len(batch.inputs(torch.nn.DataParallel(Climatology(horizon=2, cycle="month")))) == 2
+
+
+def test_time_needs_a_coordinate():
+    with pytest.raises(ValueError, match="the dim time needs a coordinate"):
+        split(ramp(40).drop_vars("time"), past=3, horizon=2)

@@ -23,6 +23,12 @@ def test_the_optimal_forecaster_reaches_the_closed_form(pairs):
     np.testing.assert_allclose(rmse(WORLD.optimal_forecaster(6), pairs), WORLD.optimal_rmse(6), rtol=0.01)
 
 
+def test_the_optimal_forecaster_starts_from_the_last_map(pairs):
+    model = WORLD.optimal_forecaster(2)
+    several = torch.cat([torch.randn_like(pairs.past[:3]), pairs.past[:3]], 1)
+    torch.testing.assert_close(model(several), model(pairs.past[:3]))
+
+
 def test_persistence_reaches_its_closed_form(pairs):
     np.testing.assert_allclose(rmse(Persistence(horizon=6), pairs), WORLD.persistence_rmse(6), rtol=0.02)
 

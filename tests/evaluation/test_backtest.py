@@ -139,3 +139,51 @@ def test_shipped_fields_go_through(name):
     parts = split(field, past=4, horizon=2)
     result = backtest(Climatology(horizon=2, cycle=None).fit(parts.train.series), parts.test)
     assert score(result, by=["channel", "lead"]).notnull().all()
+
+
+def test_a_failed_backtest_leaves_the_mode_of_the_model():
+    class Broken(Persistence):
+        def forward(self, past):
+            raise RuntimeError
+
+    model = Broken(horizon=3).train()
+    with pytest.raises(RuntimeError):
+        backtest(model, PARTS.test)
+    assert model.training
+
+
+def test_gradients_are_off_and_half_precision_is_read():
+    class Half(Persistence):
+        def forward(self, past):
+            assert not torch.is_grad_enabled()
+            return super().forward(past).bfloat16()
+
+    np.testing.assert_allclose(
+        backtest(Half(horizon=3), PARTS.test).forecast, PERSISTENCE.forecast, rtol=0.01, atol=1e-6
+    )
+
+
+def test_one_silent_value_is_enough():
+    class Once(Persistence):
+        def forward(self, past):
+            forecast = super().forward(past).clone()
+            forecast[0, 0, 0, 0, 0] = torch.nan
+            return forecast
+
+    with pytest.raises(ValueError, match="for 1 of 11136 observed targets"):
+        backtest(Once(horizon=3), PARTS.test)
+
+
+def test_a_selected_channel_keeps_its_dim():
+    with pytest.raises(ValueError, match=r"select one with \.sel\(channel=\[...\]\), in brackets"):
+        score(backtest(Persistence(horizon=3), two_channels()).sel(channel="a"))
+
+
+def test_samples_of_every_seed_are_kept():
+    class Wide(nn.Module):
+        def forward(self, past):
+            return Normal(past[:, -1:].expand(-1, 3, -1, -1, -1), 1.0)
+
+    result = over_seeds(lambda seed: Wide(), PARTS.test, seeds=(0, 1))
+    assert result["sample"].dims[0] == result.forecast.dims[0] == "seed"
+    assert score(result).dims == ("seed", "lead")

@@ -158,3 +158,19 @@ def test_seasonal_median_ignores_one_odd_season_and_needs_all_of_them():
     assert torch.equal(model(odd), model(weeks))
     with pytest.raises(ValueError, match="at least 9 time steps"):
         model(weeks[:, 1:])
+
+
+def test_a_missing_last_step_carries_its_anomaly_not_its_value():
+    series, calendar = monthly(6)
+    model = DampedAnomaly(horizon=1, cycle="month").fit(series, calendar)
+    past, when = series[None, :6].clone(), calendar[None, :7]
+    usual = model.climatology.climate(past, when, 7)
+    past[:, -1] = NAN
+    expected = usual[:, 6:] + model.slope * (past[:, 4:5] - usual[:, 4:5])
+    torch.testing.assert_close(model(past, when), expected)
+
+
+def test_climatology_needs_the_calendar_of_the_future_only():
+    series, calendar = monthly(4)
+    model = Climatology(horizon=3, cycle="month").fit(series, calendar)
+    assert torch.equal(model(series[None, :5], calendar[None, :8]), model(series[None, :1], calendar[None, 5:8]))

@@ -43,6 +43,10 @@ class Network(nn.Module):
         return self.out(self.drop(self.hidden(past.movedim(1, -1)).relu())).movedim(-1, 1)
 
 
+def absolute_error(forecast, truth):
+    return (forecast - truth).abs()
+
+
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -178,8 +182,15 @@ def test_a_finished_run_is_not_repeated_and_another_run_is_refused(tmp_path):
     before = path.stat().st_mtime_ns
     fit(again, parts().train, parts().validation, epochs=3, checkpoint=path)
     assert torch.equal(weights(first), weights(again)) and path.stat().st_mtime_ns == before
-    with pytest.raises(ValueError, match="belongs to a run with settings"):
-        fit(again, parts().train, parts().validation, epochs=4, checkpoint=path)
+    other = [
+        ({"epochs": 4}, FIELD, "epochs"),
+        ({}, FIELD + 1, "data"),
+        ({"loss": absolute_error}, FIELD, "loss"),
+        ({"seed": 1}, FIELD, "schedule, patience, seed"),
+    ]
+    for options, field, difference in other:
+        with pytest.raises(ValueError, match=f"belongs to a run that differs in {difference}: delete it"):
+            fit(again, parts(field).train, parts().validation, checkpoint=path, **{"epochs": 3} | options)
     path.write_bytes(b"damaged")
     with pytest.raises(OSError, match="not a checkpoint"):
         fit(again, parts().train, parts().validation, epochs=3, checkpoint=path)
@@ -270,3 +281,82 @@ def test_wrong_parts_and_schedules_are_refused(capsys):
         fit(Network(), p.train, p.validation, schedule="step")
     fit(Network(), p.train, p.validation, epochs=1)
     assert capsys.readouterr() == ("", "")  # silent off a terminal
+
+
+class Interrupted(Network):
+    """Stops after so many batches, as a power cut would."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def forward(self, past):
+        self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+        return super().forward(past)
+
+
+def test_early_stopping_is_the_same_after_many_interruptions(tmp_path):
+    """The patience used up, the best epoch and the plateau's memory survive: each piece runs for one or two epochs."""
+    options = {"epochs": 40, "learning_rate": 0.05, "patience": 3, "schedule": "plateau"}
+    unbroken = Network()
+    expected = fit(unbroken, parts().train, parts().validation, **options)
+    assert 5 < len(expected) < 40
+    for _ in range(60):
+        model = Interrupted(11)
+        try:
+            history = fit(model, parts().train, parts().validation, checkpoint=tmp_path / "run.safetensors", **options)
+            break
+        except KeyboardInterrupt:
+            continue
+    assert history.equals(expected) and torch.equal(weights(model), weights(unbroken))
+    assert not model.training
+
+
+def test_every_epoch_has_an_order_and_a_dropout_of_its_own():
+    seen = []
+
+    class Watched(Network):
+        def forward(self, past):
+            forecast = super().forward(past)
+            if self.training:
+                seen.append((past[0, 0, 0, 0, 0].item(), self.drop(torch.ones(50)).count_nonzero().item()))
+            return forecast
+
+    p = parts()
+    batches = len(list(p.train.batches(32)))
+    fit(Watched(), p.train, p.validation, epochs=3)
+    firsts = seen[::batches]
+    assert len({first for first, _ in firsts}) == 3 and len({dropped for _, dropped in seen}) > 1
+    in_order = p.train[:].past[::32, 0, 0, 0, 0].tolist()
+    assert [first for first, _ in seen[:batches]] != in_order
+
+
+def test_cells_that_are_never_observed_do_not_spoil_the_others():
+    masked = FIELD.where((FIELD.x > 0) | (FIELD.y > 0))
+    whole, part = (split(field, past=PAST, horizon=HORIZON) for field in (FIELD, masked))
+    model = NLinear(past=PAST, horizon=HORIZON)
+    history = fit(model, part.train, part.validation, epochs=3)
+    assert weights(model).isfinite().all() and history["train"].iloc[-1] < history["train"].iloc[0]
+    forecast = model(part.test[:].past)
+    assert forecast[..., 0, 0].isnan().all() and forecast[..., 1:, :].isfinite().all()
+    torch.testing.assert_close(forecast[..., 1:, :], model(whole.test[:].past)[..., 1:, :])
+
+
+def test_a_loss_or_a_network_of_another_shape_is_refused():
+    p = parts()
+    with pytest.raises(ValueError, match=r"the loss \(one error a value, not their mean\) has shape \(\)"):
+        fit(Network(), p.train, p.validation, loss=nn.functional.mse_loss)
+    with pytest.raises(
+        ValueError, match=r"the forecast has shape \(32, 1, 1, 4, 4\), the windows need \(32, 2, 1, 4, 4\)"
+    ):
+        fit(NLinear(past=PAST, horizon=1), p.train, p.validation)
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        fit(Network(), p.train, p.validation, epochs=0)
+
+
+def test_a_validation_part_without_truth_is_named():
+    with pytest.raises(FloatingPointError, match="the validation part has no observed target"):
+        empty = FIELD.where((FIELD.time < 110) | (FIELD.time > 170))
+        fit(NLinear(past=PAST, horizon=HORIZON), parts().train, parts(empty).validation, epochs=1)
