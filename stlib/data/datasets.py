@@ -18,6 +18,7 @@ import os
 import tomllib
 from pathlib import Path
 
+import h5py
 import pandas as pd
 import pooch
 import xarray as xr
@@ -77,12 +78,17 @@ def card(name: str) -> str:
 def load(name: str) -> xr.DataArray | xr.Dataset:
     """Load a data set into memory.
 
-    Returns float32 values with dims (time, channel, *space), missing values as NaN. `time` is datetime64[ns] and
-    strictly increasing; a month is labelled by its first day. On a grid `lat` and `lon` grow with the row and column
-    index. The attrs are `units`, `long_name`, `licence`, `source` and `citation`; where units differ along a dimension
-    they are the coordinate `units`, and the attribute says "per channel" (or what that dimension is called).
-    "chicago" is a Dataset of `riders` (time, channel, station), `weather` (time, weather_variable) and `games`
-    (time, team_venue).
+    Returns float32 values with dims (time, channel, *space), missing values as NaN. `time` is regular and strictly
+    increasing: datetime64[ns], where a month or a year is labelled by its first day, or whole numbers where the
+    calendar has no equal steps (the card says why, and other coordinates give the date). On a grid `lat` and `lon` grow
+    with the row and column index. The attrs are `units`, `long_name`, `licence`, `source` and `citation`; where units
+    differ along a dimension they are the coordinate `units`, and the attribute says "per channel" (or what that
+    dimension is called).
+
+    Some are a Dataset: "chicago" of `riders` (time, channel, station), `weather` (time, weather_variable) and `games`
+    (time, team_venue); "us-income" of `income` (time, channel, state) and `adjacency` (state, neighbour). Events and
+    tracks have no grid: "ridgecrest" is a Dataset along `event`, "atlantic-storms" one along `observation`, both with
+    the coordinates `time`, `lat` and `lon`.
 
     Raises ValueError for an unknown name, OSError when the file is corrupt or cannot be had.
 
@@ -90,31 +96,22 @@ def load(name: str) -> xr.DataArray | xr.Dataset:
     Frozen({'time': 2284, 'channel': 1})
     """
     facts = _facts(name)
-    body = _verified(fetch(name), facts)
-    if facts["file"].endswith(".nc"):
-        return _label(_read_netcdf(body), facts, facts)
-    table = _read_csv(body, facts["file"])
-    if name == "chicago":
-        return _chicago(table, facts)
-    return _label(xr.DataArray(table, dims=facts["dims"], name=name), facts, facts)
+    return _label(_read([_verified(_fetch(file), file) for file in _files(facts)], facts), facts)
 
 
 def fetch(name: str) -> Path:
     """Return the path of a data set's file, downloading it into the user's cache when it is not on this machine.
 
-    A download is checked before it is written, and is written atomically: a failed one leaves nothing behind.
+    Where the card names a second file, a companion, it is fetched too. A download is checked before it is written, and
+    is written atomically: a failed one leaves nothing behind.
 
     Raises ValueError for an unknown name, OSError when the file is corrupt or cannot be had.
 
     >>> fetch("storm").name
     'storm.nc'
     """
-    facts = _facts(name)
-    for path in _places(facts):
-        if path.is_file():
-            _verified(path, facts)
-            return path
-    return _download(facts)
+    path, *_ = (_fetch(file) for file in _files(_facts(name)))
+    return path
 
 
 def _names() -> list[str]:
@@ -124,6 +121,19 @@ def _names() -> list[str]:
 def _facts(name: str) -> dict:
     block = card(name).split("```toml\n", 1)[1].split("\n```", 1)[0]
     return tomllib.loads(block)
+
+
+def _files(facts: dict) -> list[dict]:
+    """The facts once for each file: its name, size, sha256 and address."""
+    return [facts, facts | facts["companion"]] if "companion" in facts else [facts]
+
+
+def _fetch(facts: dict) -> Path:
+    for path in _places(facts):
+        if path.is_file():
+            _verified(path, facts)
+            return path
+    return _download(facts)
 
 
 def _cached(facts: dict) -> Path:
@@ -140,7 +150,7 @@ def _places(facts: dict) -> list[Path]:
 def _where(facts: dict) -> str:
     if (SHIPPED / facts["name"] / facts["file"]).is_file():
         return "shipped"
-    if any(path.is_file() for path in _places(facts)):
+    if all(any(path.is_file() for path in _places(file)) for file in _files(facts)):
         return "cached"
     return "to download" if "address" in facts else "missing"
 
@@ -200,9 +210,24 @@ def _write_atomically(target: Path, body: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def _read_netcdf(body: bytes) -> xr.DataArray:
-    (array,) = xr.load_dataset(io.BytesIO(body), engine="h5netcdf").data_vars.values()
-    return array
+def _read(bodies: list[bytes], facts: dict) -> xr.DataArray | xr.Dataset:
+    if facts["file"].endswith(".nc"):
+        return _read_netcdf(*bodies)
+    if facts["file"].endswith(".h5"):
+        return _read_traffic(*bodies, facts)
+    if facts["dims"][0] != "time":
+        return _read_points(*bodies, facts)
+    if "companion" in facts:
+        return _read_m4(*bodies, facts)
+    table = _read_csv(*bodies, facts["file"])
+    if facts["name"] == "chicago":
+        return _chicago(table, facts)
+    return xr.DataArray(table, dims=facts["dims"], name=facts["name"])
+
+
+def _read_netcdf(body: bytes) -> xr.DataArray | xr.Dataset:
+    data = xr.load_dataset(io.BytesIO(body), engine="h5netcdf").astype("float32")
+    return next(iter(data.data_vars.values())) if len(data.data_vars) == 1 else data
 
 
 def _read_csv(body: bytes, file: str) -> pd.DataFrame:
@@ -212,21 +237,55 @@ def _read_csv(body: bytes, file: str) -> pd.DataFrame:
     return table.rename_axis(columns="channel")
 
 
+def _read_points(body: bytes, facts: dict) -> xr.Dataset:
+    """Events and tracks: a row each, no grid. What the card does not call a channel is a coordinate."""
+    compression = "gzip" if facts["file"].endswith(".gz") else None
+    table = pd.read_csv(io.BytesIO(body), compression=compression)
+    table["time"] = table["time"].astype("datetime64[ns]")
+    table = table.astype(dict.fromkeys(facts["channels"], "float32"))
+    points = xr.Dataset.from_dataframe(table.rename_axis(facts["dims"][0]))
+    return points.set_coords([name for name in table if name not in facts["channels"]])
+
+
+def _read_m4(history: bytes, future: bytes, facts: dict) -> xr.DataArray:
+    """Series of unequal length, a row each. They are aligned at their ends: the future starts at time 0."""
+    history, future = (pd.read_csv(io.BytesIO(body), index_col=0) for body in (history, future))
+    known = {name: row.dropna() for name, row in history.iterrows()}
+    past = pd.DataFrame({name: row.set_axis(range(-len(row), 0)) for name, row in known.items()}).sort_index()
+    table = pd.concat([past, future.T.set_axis(range(future.shape[1]))[past.columns]])
+    array = xr.DataArray(table.astype("float32"), dims=("time", "series"), name=facts["name"])
+    return array.expand_dims(channel=facts["channels"], axis=1)
+
+
+def _read_traffic(body: bytes, locations: bytes, facts: dict) -> xr.DataArray:
+    """Speeds as pandas stores them in HDF5, and the sensors' places. A speed of 0 is how these files write missing."""
+    with h5py.File(io.BytesIO(body)) as file:
+        (frame,) = file.values()
+        time = pd.to_datetime(frame["axis1"][:]).astype("datetime64[ns]")
+        sensors = frame["block0_items"][:].astype(str)
+        table = pd.DataFrame(frame["block0_values"][:].astype("float32"), index=time, columns=sensors)
+    columns, header = facts["companion"]["columns"], facts["companion"]["header_rows"]
+    places = pd.read_csv(io.BytesIO(locations), names=columns, skiprows=header, dtype={"sensor": str})
+    places = places.set_index("sensor").loc[sensors]
+    array = xr.DataArray(table.where(table != 0).asfreq("5min"), dims=("time", "sensor"), name=facts["name"])
+    array = array.assign_coords(lat=("sensor", places["lat"]), lon=("sensor", places["lon"]))
+    return array.expand_dims(channel=facts["channels"], axis=1)
+
+
 def _chicago(table: pd.DataFrame, facts: dict) -> xr.Dataset:
     parts = {part: table[facts[part]["names"]] for part in ("weather", "games")}
     arrays = {part: xr.DataArray(values, dims=facts[part]["dims"]) for part, values in parts.items()}
     stations = table.drop(columns=[*parts["weather"], *parts["games"]])
     riders = xr.DataArray(stations, dims=("time", "station")).expand_dims(channel=facts["channels"], axis=1)
-    weather = _label(arrays["weather"], facts["weather"], facts)
-    games = _label(arrays["games"], facts["games"], facts)
-    return xr.Dataset({"riders": _label(riders, facts, facts), "weather": weather, "games": games})
+    return xr.Dataset({"riders": riders} | arrays)
 
 
-def _label(array: xr.DataArray, own: dict, facts: dict) -> xr.DataArray:
-    """Attach the card's facts: `own` are the array's, `facts` those of its data set."""
-    units, dim = own["units"], own["dims"][1]
+def _label(data: xr.DataArray | xr.Dataset, facts: dict) -> xr.DataArray | xr.Dataset:
+    """Attach the card's facts. An array has its own where the card has a table of its name."""
+    if isinstance(data, xr.Dataset):
+        return xr.Dataset({name: _label(array, facts | facts.get(name, {})) for name, array in data.items()})
+    units = facts["units"]
     if len(set(units)) > 1:
-        array = array.assign_coords(units=(dim, units))
-    shared = {key: facts[key] for key in ("licence", "source", "citation")}
-    unit = units[0] if len(set(units)) == 1 else f"per {dim}"
-    return array.assign_attrs(units=unit, long_name=own["long_name"], **shared)
+        data = data.assign_coords(units=(data.dims[1], units))
+    shared = {key: facts[key] for key in ("long_name", "licence", "source", "citation")}
+    return data.assign_attrs(units=units[0] if len(set(units)) == 1 else f"per {data.dims[1]}", **shared)

@@ -1,4 +1,4 @@
-"""Worlds: made-up data whose best possible forecast is known, so that a model's distance from it can be measured."""
+"""Advection and diffusion on a grid: a linear world whose best possible forecast is known in closed form."""
 
 import math
 
