@@ -11,14 +11,14 @@ from torch import Tensor, nn
 class AdvectionDiffusion:
     r"""A field on a ring in both directions that drifts, spreads, fades and is stirred by random forcing.
 
-    .. math:: x_{t+1} = A x_t + \varepsilon_t, \qquad \varepsilon_t \sim N(0, Q)
+    .. math:: x_{t+1} = G x_t + \varepsilon_t, \qquad \varepsilon_t \sim N(0, Q)
 
-    One step of :math:`A` moves the field by ``velocity``, smooths it and damps it. On a periodic grid :math:`A` and
+    One step of :math:`G` moves the field by ``velocity``, smooths it and damps it. On a periodic grid :math:`G` and
     :math:`Q` are diagonal in Fourier space, so each wave :math:`k` is an AR(1) process with factor
-    :math:`\lambda_k = e^{-d - \nu |k|^2 - i k \cdot v}` and forcing variance :math:`q_k \propto e^{-\ell^2 |k|^2}`.
-    The best forecast is :math:`A^h x_t`; no forecaster, however large, has a smaller expected squared error than
+    :math:`g_k = e^{-d - \nu |k|^2 - i k \cdot v}` and forcing variance :math:`q_k \propto e^{-\ell^2 |k|^2}`.
+    The best forecast is :math:`G^h x_t`; no forecaster, however large, has a smaller expected squared error than
 
-    .. math:: \mathrm{MSE}^*(h) = \sum_k q_k \frac{1 - |\lambda_k|^{2h}}{1 - |\lambda_k|^2}.
+    .. math:: \mathrm{MSE}^*(h) = \sum_k q_k \frac{1 - |g_k|^{2h}}{1 - |g_k|^2}.
 
     The forcing is scaled so that every cell has mean 0 and variance 1: climatology's RMSE is exactly 1.
 
@@ -86,12 +86,12 @@ class AdvectionDiffusion:
         return lost.sum((1, 2)).sqrt().numpy()
 
     def persistence_rmse(self, horizon: int) -> np.ndarray:
-        r"""The expected RMSE of "nothing changes": :math:`\sqrt{2 \sum_k s_k (1 - \mathrm{Re}\,\lambda_k^h)}`."""
+        r"""The expected RMSE of "nothing changes": :math:`\sqrt{2 \sum_k s_k (1 - \mathrm{Re}\,g_k^h)}`."""
         lead = torch.arange(1, horizon + 1)[:, None, None]
         return (2 * self.variance * (1 - (self.factor**lead).real)).sum((1, 2)).sqrt().numpy()
 
     def optimal_forecaster(self, horizon: int) -> nn.Module:
-        """The forecaster :math:`A^h x_t` itself."""
+        """The forecaster :math:`G^h x_t` itself."""
         return OptimalAdvection(self.factor, horizon)
 
 
