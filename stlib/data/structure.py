@@ -1,0 +1,185 @@
+"""Structure: how alike the values of a field are, by how far apart they lie in time and in space."""
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+
+def anomalies(field: xr.DataArray, *, cycle: str | None) -> xr.DataArray:
+    r"""Departures from the usual, :math:`x'_t = x_t - c_t`, for looking at a record as a whole.
+
+    :math:`c_t` is the mean of the same place and channel over all steps with the same ``cycle`` ("month",
+    "dayofyear", "hour", or any coordinate along time, such as "week"), or over all steps for ``cycle=None``. It is
+    taken from the whole record: a forecast must not use it, see `stlib.models.baselines.Climatology`.
+
+    Shapes: dims ``("time", "channel", ...space)`` to the same. Raises ValueError for a cycle that time does not have.
+
+    >>> from stlib.data import datasets
+    >>> round(float(anomalies(datasets.load("elnino"), cycle="month").std()), 2)
+    1.08
+    """
+    if cycle is None:
+        return (field - field.mean("time")).assign_attrs(field.attrs)
+    if cycle in field.coords:
+        phase = field[cycle]
+    else:
+        try:
+            phase = getattr(field["time"].dt, cycle)
+        except (AttributeError, TypeError):
+            raise ValueError(
+                f"time has no cycle {cycle!r}: name a part of its dates (month, hour, ...) or a coordinate along it"
+            ) from None
+    phase = phase.rename("phase").drop_vars([name for name in phase.coords if name != "time"])
+    usual = field.groupby(phase).mean()
+    return (field.groupby(phase) - usual).drop_vars("phase").transpose(*field.dims).assign_attrs(field.attrs)
+
+
+def autocorrelation(field: xr.DataArray, *, lags: int) -> xr.DataArray:
+    r"""How alike values :math:`\tau` steps apart are: :math:`\rho_\tau = \gamma_\tau / \gamma_0`.
+
+    .. math:: \gamma_\tau = \frac{T - \tau}{T} \operatorname{mean}_t\, (x_t - \bar x)(x_{t-\tau} - \bar x)
+
+    with the mean over the steps where both are observed; with nothing missing this is the usual estimate with divisor
+    :math:`T`. A constant series has no autocorrelation: NaN.
+
+    Shapes: dims ``("time", "channel", ...space)`` to ``("lag", "channel", ...space)``, lags 0 to ``lags``.
+    Raises ValueError unless 0 <= ``lags`` < T.
+    Source: Box and Jenkins (1970), Time Series Analysis, section 2.1; the factor keeps long lags from being noisy.
+
+    >>> series = xr.DataArray([[1.0], [2.0], [1.0], [2.0]], dims=("time", "channel"))
+    >>> autocorrelation(series, lags=1).values.ravel().tolist()
+    [1.0, -0.75]
+    """
+    steps = field.sizes["time"]
+    if not 0 <= lags < steps:
+        raise ValueError(f"lags must be from 0 to {steps - 1}, the steps less one, got {lags}")
+    departure = (field - field.mean("time")).transpose("time", ...)
+    seen = departure.notnull().values
+    x = np.nan_to_num(departure.values)
+    covariance = np.empty((lags + 1, *x.shape[1:]))
+    for lag in range(lags + 1):
+        pairs = (seen[lag:] & seen[: steps - lag]).sum(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            products = np.einsum("t...,t...->...", x[lag:], x[: steps - lag], dtype=np.float64)
+            covariance[lag] = products / pairs * (steps - lag) / steps
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = np.where(covariance[0] > 0, covariance / covariance[0], np.nan).astype(x.dtype)
+    rest = {name: values for name, values in field.coords.items() if "time" not in values.dims}
+    return xr.DataArray(correlation, dims=("lag", *departure.dims[1:]), coords={"lag": range(lags + 1), **rest})
+
+
+def variogram(field: xr.DataArray, distance: np.ndarray, *, edges: np.ndarray) -> xr.DataArray:
+    r"""How different values a distance :math:`d` apart are.
+
+    .. math:: \gamma(d) = \frac12 \operatorname{mean}\,(x_i - x_j)^2
+
+    The mean is over all pairs of places whose distance lies in one bin, and over all times at which both are observed.
+    It rises from the noise of a single measurement to the variance of places that have nothing to do with each other.
+
+    Shapes: ``field`` has dims ``("time", "channel", ...space)`` with one channel and N places in all, ``distance`` is
+    (N, N), symmetric, row-major over the space dims, in any unit; ``edges`` are the K + 1 ends of the bins, in the same
+    unit. Returns ``("distance",)``, K values in the square of the field's unit, at the mean distance of the pairs in
+    each bin, with a coordinate ``pairs``: how many there are. A bin without pairs is NaN.
+    Raises ValueError for more than one channel or a distance matrix of another size.
+    Source: Matheron (1963), doi:10.2113/gsecongeo.58.8.1246.
+
+    >>> line = xr.DataArray([[[0.0, 1.0, 2.0]]], dims=("time", "channel", "place"))
+    >>> apart = abs(np.arange(3) - np.arange(3)[:, None])
+    >>> variogram(line, apart, edges=[0.5, 1.5, 2.5]).values.tolist()
+    [0.5, 2.0]
+    """
+    x = field.transpose("time", "channel", ...).values.astype(np.float64)
+    places = int(np.prod(x.shape[2:]))
+    distance = np.asarray(distance, dtype=np.float64)
+    if x.shape[1] != 1:
+        raise ValueError(f"a variogram is for one channel, got {x.shape[1]}: select one")
+    if distance.shape != (places, places):
+        raise ValueError(f"distance needs the shape ({places}, {places}) for {places} places, got {distance.shape}")
+    x = x.reshape(len(x), places)
+    x = x - np.nanmean(x) if np.isfinite(x).any() else x  # the same shift everywhere: keeps the squares small
+    seen = np.isfinite(x).astype(np.float64)
+    x = np.nan_to_num(x)
+    # The sum over times of (x_i - x_j)^2 for all pairs at once, where both are observed.
+    cross = (x**2).T @ seen
+    squares = np.maximum(cross + cross.T - 2 * x.T @ x, 0)
+    times = seen.T @ seen
+    i, j = np.triu_indices(places, k=1)
+    apart, squares, times = distance[i, j], squares[i, j], times[i, j]
+    edges = np.asarray(edges, dtype=np.float64)
+    which = np.digitize(apart, edges)  # bin k holds edges[k - 1] <= distance < edges[k]
+    totals = [
+        np.bincount(which, weights=weights, minlength=len(edges) + 1)[1 : len(edges)]
+        for weights in (squares, times, apart * (times > 0), (times > 0).astype(float))
+    ]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gamma, middle = totals[0] / totals[1] / 2, totals[2] / totals[3]
+    pairs = totals[3].astype(int)
+    middle = np.where(pairs > 0, middle, (edges[:-1] + edges[1:]) / 2)
+    return xr.DataArray(gamma, dims="distance", coords={"distance": middle, "pairs": ("distance", pairs)})
+
+
+class EOFs(NamedTuple):
+    """What `eofs` returns: maps, their amplitudes in time, and the share of the variance each explains."""
+
+    patterns: xr.DataArray  # (mode, channel, ...space)
+    amplitudes: xr.DataArray  # (time, mode), variance 1
+    share: xr.DataArray  # (mode,), between 0 and 1
+
+
+def eofs(field: xr.DataArray, *, modes: int, weights: xr.DataArray | None = None) -> EOFs:
+    r"""The patterns that explain most of a field's variance: its principal components, as maps.
+
+    .. math:: x'_t \approx \sum_k a_{tk}\, p_k
+
+    The amplitudes :math:`a_{\cdot k}` have variance 1 and are uncorrelated; the patterns :math:`p_k` carry the unit of
+    the field and are orthogonal under the weights. The sign is arbitrary: the largest value of each pattern is made
+    positive. Maps are of the departure from the mean over time.
+
+    Shapes: ``field`` has dims ``("time", "channel", ...space)``; places that are never observed stay NaN. ``weights``
+    (any of the space dims) say how much a place counts, such as the cosine of latitude on a latitude-longitude grid.
+    Raises ValueError for a gap (a place observed at some steps only), weights that are not positive, or more modes
+    than there can be. Channels of different units should be standardised first.
+    Source: Lorenz (1956), Empirical Orthogonal Functions and Statistical Weather Prediction, MIT; Hannachi, Jolliffe
+    and Stephenson (2007), doi:10.1002/joc.1499.
+
+    >>> line = xr.DataArray([[[1.0, 2.0]], [[-1.0, -2.0]]], dims=("time", "channel", "place"))
+    >>> eofs(line, modes=1).patterns.values.ravel().round(3).tolist()
+    [1.0, 2.0]
+    """
+    field = field.transpose("time", "channel", ...)
+    x = field.values.reshape(len(field), -1).astype(np.float64)
+    seen = np.isfinite(x)
+    there = seen.all(0)
+    if (gaps := seen.any(0) & ~there).any():
+        raise ValueError(f"{gaps.sum()} places have gaps: fill them first, or select places without")
+    if not 1 <= modes <= min(len(x) - 1, there.sum()):
+        raise ValueError(f"modes must be from 1 to {min(len(x) - 1, there.sum())}, got {modes}")
+    weight = np.ones(field[0].shape) if weights is None else weights.broadcast_like(field[0]).transpose(*field.dims[1:])
+    root = np.sqrt(np.asarray(weight, dtype=np.float64).ravel()[there])
+    if not (root > 0).all():
+        raise ValueError("weights must be positive wherever the field is observed")
+    x = (x[:, there] - x[:, there].mean(0)) * root
+    # The smaller of the two Gram matrices has the same eigenvalues, and costs far less than a decomposition of x.
+    if len(x) <= x.shape[1]:
+        values, vectors = np.linalg.eigh(x @ x.T / len(x))
+        amplitudes = vectors[:, ::-1][:, :modes] * np.sqrt(len(x))
+    else:
+        values, vectors = np.linalg.eigh(x.T @ x / len(x))
+        amplitudes = x @ (vectors[:, ::-1][:, :modes] / np.sqrt(np.maximum(values[::-1][:modes], 1e-300)))
+    patterns = np.full((modes, there.size), np.nan)
+    patterns[:, there] = amplitudes.T @ x / len(x) / root
+    sign = np.sign(patterns[np.arange(modes), np.nanargmax(abs(patterns), axis=1)])
+    patterns, amplitudes = patterns * sign[:, None], amplitudes * sign
+    total = values.clip(0).sum()
+    mode = {"mode": np.arange(1, modes + 1)}
+    where = {name: coord for name, coord in field.coords.items() if "time" not in coord.dims}
+    when = {name: coord for name, coord in field.coords.items() if coord.dims == ("time",)}
+    kind = field.dtype if np.issubdtype(field.dtype, np.floating) else np.float64
+    return EOFs(
+        xr.DataArray(patterns.reshape(modes, *field.shape[1:]), dims=("mode", *field.dims[1:]), coords=mode | where)
+        .astype(kind)
+        .assign_attrs(field.attrs),
+        xr.DataArray(amplitudes, dims=("time", "mode"), coords=when | mode).astype(kind),
+        xr.DataArray(values[::-1][:modes] / total, dims="mode", coords=mode),
+    )
