@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from tqdm import tqdm
 
-from stlib.data.windows import Windows
+from stlib.data.windows import Batch, Windows
 from stlib.training import checkpoints
 
 
@@ -35,6 +36,7 @@ def fit(
     clip: float = 1.0,
     patience: int = 10,
     loss: Callable[..., Tensor] = squared_error,
+    augment: Callable[[Batch, torch.Generator], Batch] | None = None,
     seed: int = 0,
     checkpoint: str | Path | None = None,
     tensorboard: str | Path | None = None,
@@ -44,7 +46,9 @@ def fit(
     The loss is averaged over observed values only, :math:`L = \sum_{i \in \mathrm{obs}} \ell_i / |\mathrm{obs}|`, on as
     many devices as ``accelerate launch`` gives: each takes its share of every batch, and the sum is the same. On a GPU
     the forward pass runs in bfloat16. ``loss`` takes a forecast and the truth ``(B, horizon, C, *S)`` and returns the
-    error of each value. Training stops when ``patience`` epochs in a row have not improved on the best one.
+    error of each value. ``augment`` changes each training batch before it is used, as the functions of
+    `stlib.data.augmentation` do; validation windows stay as they are. Training stops when ``patience`` epochs in a row
+    have not improved on the best one.
 
     With ``checkpoint`` (a file name), each finished epoch is saved there, and the same call resumes from it after a
     crash: every epoch draws its random numbers from ``seed`` and its own number, so the weights come out the same.
@@ -90,7 +94,7 @@ def fit(
         "batch_size": batch_size,
         "rate, decay, clip": [float(learning_rate), float(weight_decay), float(clip)],
         "schedule, patience, seed": [schedule, patience, seed],
-        "loss": getattr(loss, "__qualname__", repr(loss)),
+        "loss, augment": [_name(loss), _name(augment)],
         "weights": {name: list(value.shape) for name, value in model.state_dict().items()},
     }
     if checkpoint is not None:
@@ -105,6 +109,8 @@ def fit(
             torch.manual_seed(seed + 1_000_003 * epoch + accelerator.process_index)
             order = torch.Generator().manual_seed(seed + 1_000_003 * epoch)  # the same on every device
             shuffled = train.batches(batch_size, shuffle=True, generator=order)
+            if augment is not None:
+                shuffled = (augment(batch, order) for batch in shuffled)
             train_loss = _epoch(network, model, shuffled, loss, accelerator, optimizer, clip)
         with torch.no_grad():
             validation_loss = _epoch(network, model, validation.batches(batch_size), loss, accelerator)
@@ -163,6 +169,12 @@ def _share(inputs, future, accelerator):
 def _check_shape(what, given, future):
     if given.shape != future.shape:
         raise ValueError(f"{what} has shape {tuple(given.shape)}, the windows need {tuple(future.shape)}")
+
+
+def _name(function) -> str:
+    if isinstance(function, partial):  # its own name would hold an address in memory
+        return f"{_name(function.func)}{function.args}{function.keywords}"
+    return getattr(function, "__qualname__", repr(function))
 
 
 def _digest(windows: Windows) -> str:

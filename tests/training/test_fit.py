@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ class Network(nn.Module):
 
 def absolute_error(forecast, truth):
     return (forecast - truth).abs()
+
+
+def stretched(batch, generator, *, by):
+    factor = 1 + by * torch.rand(len(batch.past), 1, 1, 1, 1, generator=generator)
+    return batch._replace(past=factor * batch.past, future=factor * batch.future)
 
 
 def weights(model):
@@ -185,7 +191,8 @@ def test_a_finished_run_is_not_repeated_and_another_run_is_refused(tmp_path):
     other = [
         ({"epochs": 4}, FIELD, "epochs"),
         ({}, FIELD + 1, "data"),
-        ({"loss": absolute_error}, FIELD, "loss"),
+        ({"loss": absolute_error}, FIELD, "loss, augment"),
+        ({"augment": partial(stretched, by=2.0)}, FIELD, "loss, augment"),
         ({"seed": 1}, FIELD, "schedule, patience, seed"),
     ]
     for options, field, difference in other:
@@ -331,6 +338,51 @@ def test_every_epoch_has_an_order_and_a_dropout_of_its_own():
     assert len({first for first, _ in firsts}) == 3 and len({dropped for _, dropped in seen}) > 1
     in_order = p.train[:].past[::32, 0, 0, 0, 0].tolist()
     assert [first for first, _ in seen[:batches]] != in_order
+
+
+def test_augmentation_changes_training_batches_only_and_is_drawn_anew_in_each_epoch():
+    p = parts()
+    seen = []
+
+    class Watched(NLinear):
+        def forward(self, past):
+            seen.append((self.training, past.abs().max().item()))
+            return super().forward(past)
+
+    fit(Watched(past=PAST, horizon=HORIZON), p.train, p.validation, epochs=2, batch_size=1000)
+    plain = [largest for training, largest in seen if training]
+    seen.clear()
+    options = {"epochs": 2, "batch_size": 1000, "augment": partial(stretched, by=1.0)}
+    fit(Watched(past=PAST, horizon=HORIZON), p.train, p.validation, **options)
+    first, second = (largest for training, largest in seen if training)
+    assert first > plain[0] and second > plain[1] and first != second
+    largest = p.validation[:].past.abs().max().item()
+    assert [value for training, value in seen if not training] == [largest, largest]
+    # The same seed draws the same numbers.
+    one, other = (NLinear(past=PAST, horizon=HORIZON) for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    for model in (one, other):
+        fit(model, p.train, p.validation, **options)
+    assert torch.equal(weights(one), weights(other))
+
+
+def test_a_run_with_augmentation_resumes_to_the_same_weights(tmp_path):
+    p, path = parts(), tmp_path / "run.safetensors"
+
+    def stops_in_epoch_three(batch, generator, *, by):
+        stops_in_epoch_three.calls += 1
+        if stops_in_epoch_three.calls > 2 * batches:
+            raise KeyboardInterrupt
+        return stretched(batch, generator, by=by)
+
+    stops_in_epoch_three.calls, batches = 0, len(list(p.train.batches(32)))
+    stops_in_epoch_three.__qualname__ = "stretched"
+    with pytest.raises(KeyboardInterrupt):
+        fit(Network(), p.train, p.validation, epochs=4, augment=partial(stops_in_epoch_three, by=1.0), checkpoint=path)
+    resumed, unbroken = Network(), Network()
+    fit(resumed, p.train, p.validation, epochs=4, augment=partial(stretched, by=1.0), checkpoint=path)
+    fit(unbroken, p.train, p.validation, epochs=4, augment=partial(stretched, by=1.0))
+    assert torch.equal(weights(resumed), weights(unbroken))
 
 
 def test_cells_that_are_never_observed_do_not_spoil_the_others():
