@@ -1,10 +1,10 @@
-# make book · make test · make bench · make notebook NB=book/x.ipynb · make picture · make lock · make clean
+# make book · make test · make bench · make notebook NB=book/x.ipynb · make picture · make data-page · make lock · make clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NB ?= $(wildcard book/*.ipynb)
 
-.PHONY: book test notebook bench picture lock clean
+.PHONY: book test notebook bench picture data-page lock clean
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -44,6 +44,10 @@ notebook: $(VENV)/.installed
 # The picture of the README and the landing page.
 picture: $(VENV)/.installed
 	$(BIN)/python tools/picture.py
+
+# The page of data sets and its pictures, from the cards.
+data-page: $(VENV)/.installed
+	$(BIN)/python tools/data_page.py
 
 # The CUDA packages that some builds of torch ask for stay out of the lock, so that it serves the CPU build too.
 lock:

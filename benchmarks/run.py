@@ -21,9 +21,12 @@ import torch
 from threadpoolctl import threadpool_info
 
 HERE = Path(__file__).parent
-COMPARISONS = ("windows", "nlinear_ett")
+COMPARISONS = ("windows", "nlinear_ett", "preprocessing")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-VERSIONS = ("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "pytorch-forecasting", "lightning")
+VERSIONS = (
+    *("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "statsmodels", "pytorch-forecasting"),
+    *("lightning", "hampel", "xarray-regrid"),
+)
 COLUMNS = {
     "work": "which of the comparison's tasks",
     "model": "who did it",
@@ -48,6 +51,8 @@ COLUMNS = {
     "times_ours": "median wall seconds over those of the first row of the same task",
     "series_windows": "windows of one series in a batch",
     "max_abs_difference": "largest difference from the panel's own values, in the last batch",
+    "difference_share": "largest difference from the first row's answer, as a share of the field's standard deviation",
+    "missing_in_one": "values that are missing in one of the two answers only",
     "test_windows": "number of test windows",
     "validation_mse": "mean squared error of all validation windows, z units",
     "penalty": "ridge penalty, in units of NLinear.fit",

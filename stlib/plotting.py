@@ -11,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 # One look a forecaster in the whole book. Colours after Okabe & Ito (colour-blind safe); line and marker tell them
@@ -28,6 +29,7 @@ LOOKS = {
     "NLinear": ("#0072B2", "-", "o"),
     "DLinear": ("#56B4E9", "-", "P"),
 }
+_AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better
 
 
@@ -78,8 +80,9 @@ def fields(
     """Maps side by side on one colour scale; missing cells are grey. ``marks`` are places (latitude, longitude)."""
     rows = -(-len(maps) // columns)
     columns = min(columns, len(maps))
-    width = 5.6 / max(columns, 2)
-    height = width * _aspect(next(iter(maps.values())))
+    aspect = _aspect(next(iter(maps.values())))
+    width = 5.6 / (columns if aspect < 0.5 else max(columns, 2))  # one broad map takes the whole width
+    height = width * aspect
     figure, axes = plt.subplots(
         rows,
         columns,
@@ -133,6 +136,40 @@ def by_lead(
         ax.set_xticks(lead)
     ax.legend(fontsize=8)
     return ax
+
+
+def heat_map(
+    values: xr.DataArray, *, x: str, label: str, cmap: str = "viridis", height: float = 4.2, invert: bool = False
+) -> Figure:
+    """A table of two dims as colours, ``x`` to the right: a Hovmöller diagram, or places against time.
+
+    ``invert`` lets the other dim grow downwards, as time does in a Hovmöller diagram. Missing values are grey. Names
+    are written out where there are few enough to read.
+    """
+    (y,) = (dim for dim in values.dims if dim != x)
+    figure, axis = plt.subplots(figsize=(6.4, height), subplot_kw={"facecolor": "0.8"})
+    named = values[y].dtype.kind in "OUS"
+    rows = np.arange(values.sizes[y]) if named else values[y]
+    image = axis.pcolormesh(values[x], rows, values.transpose(y, x), cmap=cmap, shading="nearest")
+    if named:
+        axis.set_yticks(rows, values[y].values, fontsize=min(9, 60 * height / len(rows)))
+    axis.set(xlabel=_AXIS_NAMES.get(x, x), ylabel=_AXIS_NAMES.get(y, y) if y != "time" else "")
+    if invert != named:  # names are read from the top down
+        axis.invert_yaxis()
+    axis.grid(False)
+    figure.colorbar(image, ax=axis, label=label)
+    return figure
+
+
+def draw_graph(latitude: Sequence[float], longitude: Sequence[float], adjacency: np.ndarray, *, ax: Axes) -> None:
+    """Places as dots, joined by a line wherever the adjacency (N, N) is not zero."""
+    where = np.stack([np.asarray(longitude), np.asarray(latitude)], axis=1)
+    edges = np.argwhere(np.asarray(adjacency))
+    lines = LineCollection(where[edges], colors="0.6", linewidths=0.7, zorder=1)
+    ax.add_collection(lines)
+    ax.scatter(*where.T, s=10, zorder=2)
+    ax.set_aspect(1 / np.cos(np.deg2rad(where[:, 1].mean())))
+    ax.set(xlabel="longitude (°E)", ylabel="latitude (°N)")
 
 
 def frame_player(

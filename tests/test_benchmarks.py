@@ -212,7 +212,7 @@ def test_a_missing_data_set_is_a_row(monkeypatch):
 
 
 def test_the_runner_refuses_unknown_names_and_more_threads(monkeypatch):
-    with pytest.raises(SystemExit, match="no comparison nosuch; there are windows, nlinear_ett"):
+    with pytest.raises(SystemExit, match="no comparison nosuch; there are windows, nlinear_ett, preprocessing"):
         run.main(["nosuch"])
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with pytest.raises(SystemExit, match="set OMP_NUM_THREADS=1"):

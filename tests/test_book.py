@@ -30,7 +30,8 @@ SOURCES = {"script": "src", "link": "href", "img": "src", "source": "src", "ifra
 @pytest.fixture(scope="module", autouse=True)
 def built():
     """Build as `make book` does, with the Python that runs the tests, unless the pages are newer than their sources."""
-    sources = [ROOT / "_config.yml", *BOOK.glob("*.*"), *(BOOK / "_static").rglob("*.*")]
+    folders = BOOK / "_static", BOOK / "data_pictures"
+    sources = [ROOT / "_config.yml", *BOOK.glob("*.*"), *(path for folder in folders for path in folder.rglob("*.*"))]
     pages = [HTML / page for page in PAGES]
     newest = max(path.stat().st_mtime for path in sources)
     if not all(page.exists() and page.stat().st_mtime > newest for page in pages):

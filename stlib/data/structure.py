@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.linalg import eigh
 
 
 def anomalies(field: xr.DataArray, *, cycle: str | None) -> xr.DataArray:
@@ -138,8 +139,8 @@ def eofs(field: xr.DataArray, *, modes: int, weights: xr.DataArray | None = None
 
     Shapes: ``field`` has dims ``("time", "channel", ...space)``; places that are never observed stay NaN. ``weights``
     (any of the space dims) say how much a place counts, such as the cosine of latitude on a latitude-longitude grid.
-    Raises ValueError for a gap (a place observed at some steps only), weights that are not positive, or more modes
-    than there can be. Channels of different units should be standardised first.
+    Raises ValueError for a gap (a place observed at some steps only), weights that are not positive, a field that
+    never changes, or more modes than there can be. Channels of different units should be standardised first.
     Source: Lorenz (1956), Empirical Orthogonal Functions and Statistical Weather Prediction, MIT; Hannachi, Jolliffe
     and Stephenson (2007), doi:10.1002/joc.1499.
 
@@ -161,17 +162,18 @@ def eofs(field: xr.DataArray, *, modes: int, weights: xr.DataArray | None = None
         raise ValueError("weights must be positive wherever the field is observed")
     x = (x[:, there] - x[:, there].mean(0)) * root
     # The smaller of the two Gram matrices has the same eigenvalues, and costs far less than a decomposition of x.
-    if len(x) <= x.shape[1]:
-        values, vectors = np.linalg.eigh(x @ x.T / len(x))
-        amplitudes = vectors[:, ::-1][:, :modes] * np.sqrt(len(x))
-    else:
-        values, vectors = np.linalg.eigh(x.T @ x / len(x))
-        amplitudes = x @ (vectors[:, ::-1][:, :modes] / np.sqrt(np.maximum(values[::-1][:modes], 1e-300)))
+    wide = len(x) <= x.shape[1]
+    gram = (x @ x.T if wide else x.T @ x) / len(x)
+    total, largest = np.trace(gram), [len(gram) - modes, len(gram) - 1]
+    if not total > 0:
+        raise ValueError("the field does not vary in time: it has no patterns")
+    values, vectors = eigh(gram, subset_by_index=largest, overwrite_a=True)
+    values, vectors = values[::-1].clip(1e-300), vectors[:, ::-1]  # the largest first
+    amplitudes = vectors * np.sqrt(len(x)) if wide else x @ (vectors / np.sqrt(values))
     patterns = np.full((modes, there.size), np.nan)
     patterns[:, there] = amplitudes.T @ x / len(x) / root
     sign = np.sign(patterns[np.arange(modes), np.nanargmax(abs(patterns), axis=1)])
     patterns, amplitudes = patterns * sign[:, None], amplitudes * sign
-    total = values.clip(0).sum()
     mode = {"mode": np.arange(1, modes + 1)}
     where = {name: coord for name, coord in field.coords.items() if "time" not in coord.dims}
     when = {name: coord for name, coord in field.coords.items() if coord.dims == ("time",)}
@@ -181,5 +183,5 @@ def eofs(field: xr.DataArray, *, modes: int, weights: xr.DataArray | None = None
         .astype(kind)
         .assign_attrs(field.attrs),
         xr.DataArray(amplitudes, dims=("time", "mode"), coords=when | mode).astype(kind),
-        xr.DataArray(values[::-1][:modes] / total, dims="mode", coords=mode),
+        xr.DataArray(values / total, dims="mode", coords=mode),
     )

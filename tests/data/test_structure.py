@@ -173,5 +173,7 @@ def test_eofs_leave_out_places_that_are_never_observed_and_refuse_gaps():
         eofs(field_of(values), modes=2)
     with pytest.raises(ValueError, match="from 1 to 5, got 8"):
         eofs(field_of(values[:, :, :, :2][:8]), modes=8)
+    with pytest.raises(ValueError, match="does not vary"):
+        eofs(field_of(np.ones((8, 1, 3))), modes=1)
     with pytest.raises(ValueError, match="positive"):
         eofs(field_of(values[:, :, 0]), modes=1, weights=xr.DataArray([1.0, 0.0, 1.0], dims="row"))
