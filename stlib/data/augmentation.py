@@ -5,7 +5,10 @@ Each function takes a `Batch` and a generator and returns a new `Batch`. With it
 
     augment = partial(jitter, spread=0.1)
 
-Several are one after the other: ``lambda batch, generator: flip(jitter(batch, generator, ...), generator, ...)``.
+Several are one after the other, in a function of yours:
+
+    def augment(batch, generator):
+        return flip(jitter(batch, generator, spread=0.1), generator, axis="width")
 
 Every window has its own draw. Draws come from ``generator``, a generator on the CPU, and are moved to the batch, so
 that a seed means the same numbers on every device. Past and future are changed together, and nothing of the future

@@ -27,13 +27,18 @@ def anomalies(field: xr.DataArray, *, cycle: str | None) -> xr.DataArray:
     else:
         try:
             phase = getattr(field["time"].dt, cycle)
-        except (AttributeError, TypeError):
-            raise ValueError(
-                f"time has no cycle {cycle!r}: name a part of its dates (month, hour, ...) or a coordinate along it"
-            ) from None
-    phase = phase.rename("phase").drop_vars([name for name in phase.coords if name != "time"])
-    usual = field.groupby(phase).mean()
-    return (field.groupby(phase) - usual).drop_vars("phase").transpose(*field.dims).assign_attrs(field.attrs)
+        except (AttributeError, KeyError, TypeError):
+            phase = None
+    if getattr(phase, "dims", None) != ("time",) or cycle == "time" or bool(phase.isnull().any()):
+        raise ValueError(
+            f"time has no cycle {cycle!r}: name a part of its dates (month, hour, ...) or a coordinate along it, "
+            "known at every step"
+        )
+    _, number = np.unique(phase.values, return_inverse=True)
+    groups = xr.DataArray(number, dims="time", name="phase of the cycle")
+    plain = field.drop_vars(list(field.coords))  # so that no coordinate can be in the way
+    departure = plain.groupby(groups) - plain.groupby(groups).mean()
+    return field.copy(data=departure.transpose(*field.dims).values.astype(departure.dtype, copy=False))
 
 
 def autocorrelation(field: xr.DataArray, *, lags: int) -> xr.DataArray:
@@ -42,7 +47,8 @@ def autocorrelation(field: xr.DataArray, *, lags: int) -> xr.DataArray:
     .. math:: \gamma_\tau = \frac{T - \tau}{T} \operatorname{mean}_t\, (x_t - \bar x)(x_{t-\tau} - \bar x)
 
     with the mean over the steps where both are observed; with nothing missing this is the usual estimate with divisor
-    :math:`T`. A constant series has no autocorrelation: NaN.
+    :math:`T`. With gaps the two means are over different steps, and a value beyond 1 is possible in a short series. A
+    constant series has no autocorrelation: NaN.
 
     Shapes: dims ``("time", "channel", ...space)`` to ``("lag", "channel", ...space)``, lags 0 to ``lags``.
     Raises ValueError unless 0 <= ``lags`` < T.
@@ -55,19 +61,26 @@ def autocorrelation(field: xr.DataArray, *, lags: int) -> xr.DataArray:
     steps = field.sizes["time"]
     if not 0 <= lags < steps:
         raise ValueError(f"lags must be from 0 to {steps - 1}, the steps less one, got {lags}")
-    departure = (field - field.mean("time")).transpose("time", ...)
-    seen = departure.notnull().values
-    x = np.nan_to_num(departure.values)
+    field = field.transpose("time", ...)
+    seen = field.notnull().values
+    x = np.where(seen, field.values.astype(np.float64), 0.0)  # the mean of a long series needs double precision
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = x.sum(0) / seen.sum(0)
+    x = np.where(seen, x - mean, 0.0)
+    complete = seen.all()
     covariance = np.empty((lags + 1, *x.shape[1:]))
     for lag in range(lags + 1):
-        pairs = (seen[lag:] & seen[: steps - lag]).sum(0)
+        pairs = steps - lag if complete else (seen[lag:] & seen[: steps - lag]).sum(0)
         with np.errstate(invalid="ignore", divide="ignore"):
-            products = np.einsum("t...,t...->...", x[lag:], x[: steps - lag], dtype=np.float64)
-            covariance[lag] = products / pairs * (steps - lag) / steps
+            covariance[lag] = np.einsum("t...,t...->...", x[lag:], x[: steps - lag]) / pairs * (steps - lag) / steps
+    varies = covariance[0] > (1e-12 * mean) ** 2  # less is the rounding of a constant
     with np.errstate(invalid="ignore", divide="ignore"):
-        correlation = np.where(covariance[0] > 0, covariance / covariance[0], np.nan).astype(x.dtype)
+        correlation = np.where(varies, covariance / covariance[0], np.nan)
     rest = {name: values for name, values in field.coords.items() if "time" not in values.dims}
-    return xr.DataArray(correlation, dims=("lag", *departure.dims[1:]), coords={"lag": range(lags + 1), **rest})
+    kind = np.result_type(field.dtype, np.float32)
+    return xr.DataArray(
+        correlation.astype(kind), dims=("lag", *field.dims[1:]), coords={"lag": range(lags + 1), **rest}
+    )
 
 
 def variogram(field: xr.DataArray, distance: np.ndarray, *, edges: np.ndarray) -> xr.DataArray:
@@ -82,7 +95,8 @@ def variogram(field: xr.DataArray, distance: np.ndarray, *, edges: np.ndarray) -
     (N, N), symmetric, row-major over the space dims, in any unit; ``edges`` are the K + 1 ends of the bins, in the same
     unit. Returns ``("distance",)``, K values in the square of the field's unit, at the mean distance of the pairs in
     each bin, with a coordinate ``pairs``: how many there are. A bin without pairs is NaN.
-    Raises ValueError for more than one channel or a distance matrix of another size.
+    Raises ValueError for more than one channel, a distance matrix of another size, missing, negative or not symmetric,
+    or edges that do not increase.
     Source: Matheron (1963), doi:10.2113/gsecongeo.58.8.1246.
 
     >>> line = xr.DataArray([[[0.0, 1.0, 2.0]]], dims=("time", "channel", "place"))
@@ -97,6 +111,11 @@ def variogram(field: xr.DataArray, distance: np.ndarray, *, edges: np.ndarray) -
         raise ValueError(f"a variogram is for one channel, got {x.shape[1]}: select one")
     if distance.shape != (places, places):
         raise ValueError(f"distance needs the shape ({places}, {places}) for {places} places, got {distance.shape}")
+    if not (distance >= 0).all() or not np.allclose(distance, distance.T):
+        raise ValueError("distance must be 0 or more, nowhere missing, and the same both ways")
+    edges = np.asarray(edges, dtype=np.float64)
+    if edges.ndim != 1 or len(edges) < 2 or not (np.diff(edges) > 0).all():
+        raise ValueError(f"edges must be two numbers or more, increasing, got {edges}")
     x = x.reshape(len(x), places)
     x = x - np.nanmean(x) if np.isfinite(x).any() else x  # the same shift everywhere: keeps the squares small
     seen = np.isfinite(x).astype(np.float64)
@@ -107,7 +126,6 @@ def variogram(field: xr.DataArray, distance: np.ndarray, *, edges: np.ndarray) -
     times = seen.T @ seen
     i, j = np.triu_indices(places, k=1)
     apart, squares, times = distance[i, j], squares[i, j], times[i, j]
-    edges = np.asarray(edges, dtype=np.float64)
     which = np.digitize(apart, edges)  # bin k holds edges[k - 1] <= distance < edges[k]
     totals = [
         np.bincount(which, weights=weights, minlength=len(edges) + 1)[1 : len(edges)]
@@ -139,8 +157,8 @@ def eofs(field: xr.DataArray, *, modes: int, weights: xr.DataArray | None = None
 
     Shapes: ``field`` has dims ``("time", "channel", ...space)``; places that are never observed stay NaN. ``weights``
     (any of the space dims) say how much a place counts, such as the cosine of latitude on a latitude-longitude grid.
-    Raises ValueError for a gap (a place observed at some steps only), weights that are not positive, a field that
-    never changes, or more modes than there can be. Channels of different units should be standardised first.
+    Raises ValueError for a gap (a place observed at some steps only), weights that are not positive or have other dims,
+    or more modes than the field has. Channels of different units should be standardised first.
     Source: Lorenz (1956), Empirical Orthogonal Functions and Statistical Weather Prediction, MIT; Hannachi, Jolliffe
     and Stephenson (2007), doi:10.1002/joc.1499.
 
@@ -156,19 +174,22 @@ def eofs(field: xr.DataArray, *, modes: int, weights: xr.DataArray | None = None
         raise ValueError(f"{gaps.sum()} places have gaps: fill them first, or select places without")
     if not 1 <= modes <= min(len(x) - 1, there.sum()):
         raise ValueError(f"modes must be from 1 to {min(len(x) - 1, there.sum())}, got {modes}")
-    weight = np.ones(field[0].shape) if weights is None else weights.broadcast_like(field[0]).transpose(*field.dims[1:])
-    root = np.sqrt(np.asarray(weight, dtype=np.float64).ravel()[there])
+    root = np.sqrt(_spread_out(weights, field).ravel()[there])
     if not (root > 0).all():
         raise ValueError("weights must be positive wherever the field is observed")
-    x = (x[:, there] - x[:, there].mean(0)) * root
+    mean = x[:, there].mean(0)
+    x = (x[:, there] - mean) * root
     # The smaller of the two Gram matrices has the same eigenvalues, and costs far less than a decomposition of x.
     wide = len(x) <= x.shape[1]
     gram = (x @ x.T if wide else x.T @ x) / len(x)
     total, largest = np.trace(gram), [len(gram) - modes, len(gram) - 1]
-    if not total > 0:
-        raise ValueError("the field does not vary in time: it has no patterns")
     values, vectors = eigh(gram, subset_by_index=largest, overwrite_a=True)
-    values, vectors = values[::-1].clip(1e-300), vectors[:, ::-1]  # the largest first
+    values, vectors = values[::-1], vectors[:, ::-1]  # the largest first
+    rounding = 1e-13 * (total + ((mean * root) ** 2).sum())
+    if values[-1] <= rounding:
+        raise ValueError(
+            f"the field has {(values > rounding).sum()} patterns that differ from 0, {modes} were asked for"
+        )
     amplitudes = vectors * np.sqrt(len(x)) if wide else x @ (vectors / np.sqrt(values))
     patterns = np.full((modes, there.size), np.nan)
     patterns[:, there] = amplitudes.T @ x / len(x) / root
@@ -185,3 +206,16 @@ def eofs(field: xr.DataArray, *, modes: int, weights: xr.DataArray | None = None
         xr.DataArray(amplitudes, dims=("time", "mode"), coords=when | mode).astype(kind),
         xr.DataArray(values / total, dims="mode", coords=mode),
     )
+
+
+def _spread_out(weights: xr.DataArray | None, field: xr.DataArray) -> np.ndarray:
+    """One weight for each value of a step, (C, *S); by the names of dims alone, since coordinates may be rounded."""
+    like = field[0]
+    if weights is None:
+        return np.ones(like.shape)
+    if not isinstance(weights, xr.DataArray) or not set(weights.dims) <= set(like.dims):
+        raise ValueError(f"weights must be an array over some of the dims {like.dims}")
+    if any(weights.sizes[dim] != like.sizes[dim] for dim in weights.dims):
+        raise ValueError(f"weights have the sizes {dict(weights.sizes)}, the field {dict(like.sizes)}")
+    plain = weights.drop_vars(list(weights.coords)).astype(np.float64)
+    return plain.broadcast_like(like.drop_vars(list(like.coords))).transpose(*like.dims).values

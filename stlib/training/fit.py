@@ -1,7 +1,9 @@
 """Training: one loop, from windows to a fitted network, short enough to read in one sitting."""
 
 import hashlib
+import json
 import math
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -54,8 +56,9 @@ def fit(
     crash: every epoch draws its random numbers from ``seed`` and its own number, so the weights come out the same.
 
     Returns the history: a row for each epoch with the two losses, the learning rate and whether it was the best so far.
-    Raises ValueError for an unknown schedule, windows of the wrong part, or a checkpoint of a different run, and
-    FloatingPointError when the loss is not a number, with the epoch and the likely cause.
+    Raises ValueError for an unknown schedule, windows of the wrong part, a checkpoint of a different run, a loss or
+    augmentation without a name of its own (a lambda) in a run with a checkpoint, and an augmentation that returns no
+    batch; FloatingPointError when the loss is not a number, with the epoch and the likely cause.
     Source: AdamW, Loshchilov & Hutter (2019), doi:10.48550/arXiv.1711.05101.
 
     >>> from stlib.data import windows, worlds
@@ -98,6 +101,12 @@ def fit(
         "weights": {name: list(value.shape) for name, value in model.state_dict().items()},
     }
     if checkpoint is not None:
+        for what, function in (("loss", loss), ("augment", augment)):
+            if re.search(r"<lambda>|<locals>|0x", str(_name(function))):
+                raise ValueError(
+                    f"a run with a checkpoint needs to know its {what} again: give a function defined in a module, or "
+                    f"functools.partial of one, not {_name(function)}"
+                )
         settings["data"] = [_digest(train), _digest(validation)]
     run = _Run(checkpoint, settings, model, optimizer, scheduler)
     # With disable=None the bar shows on a terminal only: notebooks and log files stay silent.
@@ -110,12 +119,15 @@ def fit(
             order = torch.Generator().manual_seed(seed + 1_000_003 * epoch)  # the same on every device
             shuffled = train.batches(batch_size, shuffle=True, generator=order)
             if augment is not None:
-                shuffled = (augment(batch, order) for batch in shuffled)
+                # Numbers of its own: those of the order and of dropout start from the same seed.
+                draws = torch.Generator().manual_seed(seed + 1_000_003 * epoch + 500_009)
+                shuffled = _augmented(shuffled, augment, draws)
             train_loss = _epoch(network, model, shuffled, loss, accelerator, optimizer, clip)
         with torch.no_grad():
             validation_loss = _epoch(network, model, validation.batches(batch_size), loss, accelerator)
         if not math.isfinite(train_loss + validation_loss):
-            raise FloatingPointError(_why_not_finite(train, validation, run.history, epoch, learning_rate))
+            cause = _why_not_finite(train, validation, run.history, learning_rate, augment)
+            raise FloatingPointError(f"the loss is not a number in epoch {epoch + 1}; likely cause: {cause}")
         rate = optimizer.param_groups[0]["lr"]
         scheduler.step(*([validation_loss] if schedule == "plateau" else []))
         run.finish_epoch(train_loss, validation_loss, rate, write=accelerator.is_main_process)
@@ -171,10 +183,24 @@ def _check_shape(what, given, future):
         raise ValueError(f"{what} has shape {tuple(given.shape)}, the windows need {tuple(future.shape)}")
 
 
-def _name(function) -> str:
-    if isinstance(function, partial):  # its own name would hold an address in memory
-        return f"{_name(function.func)}{function.args}{function.keywords}"
+def _augmented(batches, augment, draws):
+    for batch in batches:
+        changed = augment(batch, draws)
+        if not isinstance(changed, Batch) or len(changed.past) == 0:
+            raise ValueError(f"augment must return a Batch with at least one window, got {type(changed).__name__}")
+        yield changed
+
+
+def _name(function) -> str | list:
+    """What tells a function from another in a checkpoint: its name, and what `functools.partial` filled in."""
+    if isinstance(function, partial):
+        filled_in = [*function.args, *sorted(function.keywords.items())]
+        return [_name(function.func), json.loads(json.dumps(filled_in, default=_as_plain))]
     return getattr(function, "__qualname__", repr(function))
+
+
+def _as_plain(value):
+    return value.tolist() if isinstance(value, Tensor) else repr(value)
 
 
 def _digest(windows: Windows) -> str:
@@ -232,7 +258,7 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def _why_not_finite(train, validation, history, epoch, learning_rate) -> str:
+def _why_not_finite(train, validation, history, learning_rate, augment) -> str:
     targets = torch.cat([batch.future.flatten(1) for batch in validation.batches(256)])
     if bool(train.series.isinf().any()):
         cause = "the training data hold infinite values"
@@ -240,6 +266,13 @@ def _why_not_finite(train, validation, history, epoch, learning_rate) -> str:
         cause = "the validation part has no observed target"
     elif not history and bool(train.series.isnan().any()):
         cause = "the past holds missing values (NaN) and the network passes them on: fill them or mask them"
+    elif augment is not None and _spoils(augment, train[: min(len(train), 256)]):
+        cause = "the augmentation makes values of the past missing or infinite"
     else:
         cause = f"the learning rate {learning_rate:g} is too large; try a tenth of it, or scale the data first"
-    return f"the loss is not a number in epoch {epoch + 1}; likely cause: {cause}"
+    return cause
+
+
+def _spoils(augment, batch: Batch) -> bool:
+    changed = augment(batch, torch.Generator().manual_seed(0))
+    return bool(batch.past.isfinite().all()) and not bool(changed.past.isfinite().all())

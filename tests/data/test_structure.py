@@ -46,6 +46,21 @@ def test_anomalies_without_a_cycle_and_with_an_unknown_one():
         anomalies(datasets.load("measles"), cycle="month")
 
 
+def test_anomalies_refuse_a_cycle_that_is_not_along_time_or_not_known_at_every_step():
+    field = xr.DataArray(np.arange(8.0).reshape(4, 1, 2), dims=("time", "channel", "place"))
+    field = field.assign_coords(
+        time=np.arange(4), week=("time", [0, 1, np.nan, 1]), region=("place", [0, 1]), phase=("time", [0, 1, 0, 1])
+    )
+    for cycle in ("week", "region", "time", "floor"):
+        with pytest.raises(ValueError, match=f"time has no cycle '{cycle}'"):
+            anomalies(field, cycle=cycle)
+    departure = anomalies(field, cycle="phase")
+    assert set(departure.coords) == set(field.coords)
+    np.testing.assert_array_equal(departure[:, 0, 0], [-2, -2, 2, 2])
+    turned = anomalies(field.transpose("place", "time", "channel"), cycle="phase")
+    np.testing.assert_array_equal(turned.transpose(*departure.dims), departure)
+
+
 def test_autocorrelation_is_that_of_statsmodels():
     values = datasets.load("elnino").values.astype(float)
     ours = autocorrelation(field_of(values), lags=30)
@@ -78,12 +93,31 @@ def test_autocorrelation_of_an_autoregression_falls_as_its_powers():
 
 
 def test_autocorrelation_of_a_constant_or_an_empty_series_is_missing():
-    values = np.stack([np.ones(9), np.full(9, np.nan), np.arange(9.0)], axis=1)[:, None]
-    ours = autocorrelation(xr.DataArray(values, dims=("time", "channel", "place")), lags=2)
-    assert np.isnan(ours[:, 0, :2]).all()
-    assert float(ours[0, 0, 2]) == 1.0
+    values = np.stack([np.full(9, 0.1), np.full(9, np.nan), np.arange(9.0)], axis=1)[:, None]
+    for kind in (np.float32, np.float64):
+        ours = autocorrelation(xr.DataArray(values.astype(kind), dims=("time", "channel", "place")), lags=2)
+        assert np.isnan(ours[:, 0, :2]).all()
+        assert float(ours[0, 0, 2]) == 1.0
+        assert ours.dtype == kind
+    assert autocorrelation(field_of(values[:, :, 2]), lags=0).values.tolist() == [[1.0]]
     with pytest.raises(ValueError, match="from 0 to 8"):
         autocorrelation(field_of(values[:, :, 0]), lags=9)
+
+
+def test_autocorrelation_keeps_places_and_takes_any_order_of_dims():
+    winds = datasets.load("tropical-winds").isel(lat=slice(3), lon=slice(4))
+    ours = autocorrelation(winds, lags=3)
+    assert ours.dims == ("lag", "channel", "lat", "lon")
+    assert set(ours.coords) == {"lag", "channel", "lat", "lon"}
+    turned = autocorrelation(winds.transpose("lon", "time", "lat", "channel"), lags=3)
+    np.testing.assert_allclose(turned.transpose(*ours.dims), ours, rtol=1e-6)
+
+
+def test_autocorrelation_of_a_long_record_far_from_zero_is_exact():
+    rng = np.random.default_rng(0)
+    pressure = (1013 + rng.normal(size=(100_000, 1)).cumsum(0) / 100).astype(np.float32)
+    reference = acf(pressure[:, 0].astype(float), nlags=2, fft=False)
+    np.testing.assert_allclose(autocorrelation(field_of(pressure), lags=2)[:, 0], reference, rtol=1e-6)
 
 
 def test_variogram_is_that_of_a_plain_loop():
@@ -120,6 +154,29 @@ def test_variogram_of_a_slope_is_half_its_square():
     np.testing.assert_allclose(ours[:3], 49 / 2 * np.array([1, 4, 9]))
     assert np.isnan(ours[4])
     assert int(ours["pairs"][4]) == 0
+
+
+def test_variogram_of_small_differences_far_from_zero_is_exact_and_counts_pairs_seen_together():
+    values = 1e6 + np.array([[[0.0, 1.0, np.nan]], [[0.0, 1.0, np.nan]], [[np.nan, np.nan, 3.0]]])
+    field = xr.DataArray(values, dims=("time", "channel", "place"))
+    apart = abs(np.arange(3) - np.arange(3)[:, None])
+    ours = variogram(field, apart, edges=[0.5, 1.5, 2.5])
+    assert ours.values.tolist()[0] == pytest.approx(0.5, abs=1e-6)
+    assert ours["pairs"].values.tolist() == [1, 0]  # the third place is never observed with another
+    assert np.isnan(ours[1])
+    assert ours["distance"].values.tolist() == [1.0, 2.0]
+    turned = variogram(field.transpose("place", "channel", "time"), apart, edges=[0.5, 1.5, 2.5])
+    np.testing.assert_array_equal(turned, ours)
+
+
+def test_variogram_refuses_impossible_distances_and_edges():
+    field = field_of(np.zeros((3, 1, 2)))
+    for distance in ([[0, np.nan], [1, 0]], [[0, -1], [-1, 0]], [[0, 1], [2, 0]]):
+        with pytest.raises(ValueError, match="0 or more, nowhere missing, and the same both ways"):
+            variogram(field, distance, edges=[0, 1])
+    for edges in ([1, 0], [1], [0, 1, 1]):
+        with pytest.raises(ValueError, match="two numbers or more, increasing"):
+            variogram(field, [[0, 1], [1, 0]], edges=edges)
 
 
 def test_variogram_refuses_two_channels_and_another_size():
@@ -161,6 +218,31 @@ def test_eofs_with_weights_are_orthogonal_under_them():
     np.testing.assert_allclose(ours, reference.explained_variance_ratio_, rtol=1e-7)
 
 
+def test_eofs_keep_names_and_take_any_order_of_dims():
+    winds = anomalies(datasets.load("tropical-winds").isel(lat=slice(3), lon=slice(4)), cycle="month")
+    ours = eofs(winds, modes=2)
+    assert ours.patterns.dims == ("mode", "channel", "lat", "lon")
+    assert set(ours.patterns.coords) == {"mode", "channel", "lat", "lon"}
+    assert set(ours.amplitudes.coords) == {"time", "mode"}
+    assert ours.patterns["mode"].values.tolist() == ours.share["mode"].values.tolist() == [1, 2]
+    assert ours.patterns.attrs == winds.attrs
+    turned = eofs(winds.transpose("lon", "time", "lat", "channel"), modes=2)
+    np.testing.assert_allclose(turned.patterns.transpose(*ours.patterns.dims), ours.patterns, atol=1e-5)
+
+
+def test_eof_weights_go_by_the_names_of_dims_and_not_by_rounded_coordinates():
+    values = np.random.default_rng(0).normal(size=(30, 1, 3, 4))
+    field = field_of(values, row=np.float32([0.1, 0.2, 0.3]))
+    weights = xr.DataArray([1.0, 2.0, 3.0], dims="row", coords={"row": [0.1, 0.2, 0.3]})
+    ours = eofs(field, modes=2, weights=weights)
+    two_dims = (weights * xr.ones_like(field[0, 0], dtype=float).drop_vars("row")).transpose("column", "row")
+    np.testing.assert_allclose(eofs(field, modes=2, weights=two_dims).share, ours.share)
+    with pytest.raises(ValueError, match=r"over some of the dims \('channel', 'row', 'column'\)"):
+        eofs(field, modes=1, weights=np.ones((3, 4)))
+    with pytest.raises(ValueError, match=r"weights have the sizes \{'row': 2\}"):
+        eofs(field, modes=1, weights=weights[:2])
+
+
 def test_eofs_leave_out_places_that_are_never_observed_and_refuse_gaps():
     values = np.random.default_rng(0).normal(size=(20, 1, 3, 3)).astype(np.float32)
     values[:, 0, 1, 1] = np.nan
@@ -173,7 +255,10 @@ def test_eofs_leave_out_places_that_are_never_observed_and_refuse_gaps():
         eofs(field_of(values), modes=2)
     with pytest.raises(ValueError, match="from 1 to 5, got 8"):
         eofs(field_of(values[:, :, :, :2][:8]), modes=8)
-    with pytest.raises(ValueError, match="does not vary"):
-        eofs(field_of(np.ones((8, 1, 3))), modes=1)
+    with pytest.raises(ValueError, match="has 0 patterns that differ from 0, 1 were asked for"):
+        eofs(field_of(np.full((100, 1, 3), 0.1)), modes=1)
+    one_pattern = np.random.default_rng(0).normal(size=(20, 1, 1)) * np.arange(1.0, 6)
+    with pytest.raises(ValueError, match="has 1 patterns that differ from 0, 3 were asked for"):
+        eofs(field_of(one_pattern), modes=3)
     with pytest.raises(ValueError, match="positive"):
         eofs(field_of(values[:, :, 0]), modes=1, weights=xr.DataArray([1.0, 0.0, 1.0], dims="row"))

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -205,15 +206,17 @@ def test_a_finished_run_is_not_repeated_and_another_run_is_refused(tmp_path):
 
 TWO = """
 import json, sys
+from functools import partial
 sys.path.insert(0, {here!r})
-from test_fit import holes, parts
+from test_fit import holes, parts, stretched
 from stlib.models.linear import NLinear
 from stlib.training.fit import fit
 import torch
 torch.manual_seed(0)
 model = NLinear(past=4, horizon=2)
 p = parts(holes())
-history = fit(model, p.train, p.validation, epochs=3, batch_size=6, learning_rate=0.01)
+augment = partial(stretched, by=0.5)
+history = fit(model, p.train, p.validation, epochs=3, batch_size=6, learning_rate=0.01, augment=augment)
 rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 size = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 if rank == 0:
@@ -340,30 +343,73 @@ def test_every_epoch_has_an_order_and_a_dropout_of_its_own():
     assert [first for first, _ in seen[:batches]] != in_order
 
 
-def test_augmentation_changes_training_batches_only_and_is_drawn_anew_in_each_epoch():
-    p = parts()
-    seen = []
-
+def test_augmentation_changes_training_batches_only_and_keeps_the_calendar():
     class Watched(NLinear):
-        def forward(self, past):
-            seen.append((self.training, past.abs().max().item()))
+        def forward(self, past, calendar):
+            seen.append((self.training, past.abs().max().item(), calendar))
             return super().forward(past)
 
-    fit(Watched(past=PAST, horizon=HORIZON), p.train, p.validation, epochs=2, batch_size=1000)
-    plain = [largest for training, largest in seen if training]
+    seen, p = [], parts(FIELD.assign_coords(time=pd.date_range("2000", periods=len(FIELD))))
+    fit(Watched(past=PAST, horizon=HORIZON), p.train, p.validation, epochs=1, batch_size=1000)
+    plain = seen.copy()
     seen.clear()
-    options = {"epochs": 2, "batch_size": 1000, "augment": partial(stretched, by=1.0)}
+    options = {"epochs": 1, "batch_size": 1000, "augment": partial(stretched, by=1.0)}
     fit(Watched(past=PAST, horizon=HORIZON), p.train, p.validation, **options)
-    first, second = (largest for training, largest in seen if training)
-    assert first > plain[0] and second > plain[1] and first != second
-    largest = p.validation[:].past.abs().max().item()
-    assert [value for training, value in seen if not training] == [largest, largest]
-    # The same seed draws the same numbers.
-    one, other = (NLinear(past=PAST, horizon=HORIZON) for _ in range(2))
-    other.load_state_dict(one.state_dict())
-    for model in (one, other):
-        fit(model, p.train, p.validation, **options)
-    assert torch.equal(weights(one), weights(other))
+    assert [training for training, _, _ in seen] == [True, False]
+    assert seen[0][1] > plain[0][1] and seen[1][1] == plain[1][1]
+    assert torch.equal(seen[0][2], plain[0][2])
+
+
+def test_augmentation_changes_the_truth_as_well():
+    def larger(batch, generator):
+        return batch._replace(future=batch.future + 100)
+
+    p = parts()
+    history = fit(NLinear(past=PAST, horizon=HORIZON), p.train, p.validation, epochs=1, augment=larger)
+    assert history["train"].iloc[0] > 9_000 > 100 > history["validation"].iloc[0]
+
+
+def test_augmentation_draws_numbers_of_its_own_for_every_batch_epoch_and_seed():
+    def watched(batch, generator):
+        draws.append(torch.rand(4, generator=generator).tolist())
+        return batch
+
+    draws, p = [], parts()
+    for seed in (0, 1):
+        fit(NLinear(past=PAST, horizon=HORIZON), p.train, p.validation, epochs=3, augment=watched, seed=seed)
+    batches = len(list(p.train.batches(32)))
+    assert len(draws) == len({tuple(numbers) for numbers in draws}) == 2 * 3 * batches
+    again, draws = draws, []
+    fit(NLinear(past=PAST, horizon=HORIZON), p.train, p.validation, epochs=3, augment=watched, seed=0)
+    assert draws == again[: 3 * batches]
+    # Neither those of the order of the windows nor those of dropout.
+    stream = torch.rand(1000, generator=torch.Generator().manual_seed(0)).tolist()
+    assert not set(draws[0]) & set(stream)
+
+
+def test_an_augmentation_that_spoils_the_past_or_returns_no_batch_is_named():
+    p = parts()
+
+    def hides(batch, generator):
+        return batch._replace(past=torch.full_like(batch.past, torch.nan))
+
+    with pytest.raises(FloatingPointError, match="likely cause: the augmentation makes values of the past missing"):
+        fit(Network(), p.train, p.validation, epochs=2, augment=hides)
+    for wrong in (lambda batch, generator: None, lambda batch, generator: tuple(batch)):
+        with pytest.raises(ValueError, match="augment must return a Batch"):
+            fit(Network(), p.train, p.validation, epochs=1, augment=wrong)
+
+
+def test_a_checkpoint_tells_augmentations_apart_and_refuses_those_without_a_name(tmp_path):
+    p, path = parts(), tmp_path / "run.safetensors"
+    by = torch.tensor([0.10001])
+    fit(Network(), p.train, p.validation, epochs=2, augment=partial(stretched, by=by), checkpoint=path)
+    fit(Network(), p.train, p.validation, epochs=2, augment=partial(stretched, by=by.clone()), checkpoint=path)
+    with pytest.raises(ValueError, match="differs in loss, augment"):
+        fit(Network(), p.train, p.validation, epochs=2, augment=partial(stretched, by=by + 1e-5), checkpoint=path)
+    for nameless in (lambda batch, generator: batch, partial(lambda batch, generator, by: batch, by=1)):
+        with pytest.raises(ValueError, match="needs to know its augment again"):
+            fit(Network(), p.train, p.validation, epochs=2, augment=nameless, checkpoint=tmp_path / "other")
 
 
 def test_a_run_with_augmentation_resumes_to_the_same_weights(tmp_path):
