@@ -132,7 +132,7 @@ def split(
     >>> parts.test[0].past.shape
     torch.Size([1, 4, 6, 33, 36])
     """
-    _check_field(field)
+    check_field(field)
     if past < 1 or horizon < 1 or gap < 0:
         raise ValueError(f"past and horizon must be at least 1 and gap at least 0, got {past}, {horizon} and {gap}")
     steps = field.sizes["time"]
@@ -157,7 +157,11 @@ def split(
     )
 
 
-def _check_field(field: xr.DataArray) -> None:
+def check_field(field: xr.DataArray) -> None:
+    """Raise ValueError unless the dims are ``("time", "channel", ...space)`` and the time axis regular and increasing.
+
+    >>> check_field(xr.DataArray([[1.0], [2.0]], dims=("time", "channel"), coords={"time": [0, 1]}))
+    """
     if field.dims[:2] != ("time", "channel"):
         raise ValueError(f'a field needs dims ("time", "channel", ...space), got {field.dims}')
     if "time" not in field.indexes:

@@ -1,5 +1,3 @@
-import geopandas
-import libpysal
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.sparse import csgraph
-from shapely.geometry import box
 from sklearn.metrics.pairwise import haversine_distances
 from sklearn.neighbors import BallTree, kneighbors_graph
 
@@ -218,6 +215,8 @@ def test_impossible_distances_are_refused(call, message):
 @pytest.mark.parametrize("shape", [(5, 7), (1, 6), (6, 1), (2, 2), (1, 1)])
 @pytest.mark.parametrize("corners", [False, True])
 def test_a_lattice_is_libpysals(shape, corners):
+    import libpysal
+
     labels = torch.arange(shape[0] * shape[1]).reshape(shape)
     adjacency = contiguity(labels, corners=corners)
     expected = np.zeros((1, 1)) if shape == (1, 1) else libpysal.weights.lat2W(*shape, rook=not corners).full()[0]
@@ -227,6 +226,10 @@ def test_a_lattice_is_libpysals(shape, corners):
 
 @pytest.mark.parametrize("corners", [False, True])
 def test_regions_are_libpysals_polygons(corners):
+    import geopandas
+    import libpysal
+    from shapely.geometry import box
+
     labels = np.random.default_rng(3).choice([-1, 0, 2, 3, 5, 11, 12, 40], size=(5, 6))
     rows, columns = np.indices(labels.shape).reshape(2, -1)
     cells = geopandas.GeoDataFrame(
@@ -427,6 +430,8 @@ def test_impossible_graphs_are_refused(call, message):
 
 
 def test_the_counts_are_libpysals():
+    import libpysal
+
     for edges in (0.05, 0.3):
         adjacency = weighted(30, edges=edges)
         neighbours = {i: adjacency[i].nonzero().flatten().tolist() for i in range(30)}

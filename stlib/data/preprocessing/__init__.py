@@ -5,6 +5,7 @@ from stlib.data.preprocessing.features import calendar_features, feature_table
 from stlib.data.preprocessing.imputation import (
     ClimatologyFill,
     EOFFill,
+    Filled,
     Imputed,
     NeighbourFill,
     TimeInterpolation,
@@ -16,6 +17,7 @@ from stlib.data.preprocessing.resampling import regrid, to_step
 __all__ = [
     "ClimatologyFill",
     "EOFFill",
+    "Filled",
     "Imputed",
     "NeighbourFill",
     "TimeInterpolation",

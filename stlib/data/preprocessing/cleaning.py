@@ -5,7 +5,7 @@ import math
 import numpy as np
 import xarray as xr
 
-from stlib.data.windows import _check_field
+from stlib.data.windows import check_field
 
 _AT_ONCE = 2_000_000  # values of all windows in memory at a time
 
@@ -35,8 +35,8 @@ def hampel(
 
     Shapes: dims ``("time", "channel", ...space)`` and a regular time axis, to the same. Observed values are kept bit
     for bit. What was taken out is ``field.notnull() & cleaned.isnull()``.
-    Raises ValueError for other dims, an irregular time axis, a centred window that is even, one below 3 steps, or a
-    negative threshold or floor.
+    Raises ValueError for other dims, no time step, an irregular time axis, a centred window that is even, one below
+    3 steps, or a negative threshold or floor.
     Source: Hampel (1974), doi:10.1080/01621459.1974.10482962, for the MAD and its constant; Pearson (2002),
     doi:10.1109/87.974338, for the moving window. The floor is ours.
 
@@ -47,7 +47,9 @@ def hampel(
     >>> bool(cleaned[1000].isnull()), int((co2.notnull() & cleaned.isnull()).sum())
     (True, 1)
     """
-    _check_field(field)
+    check_field(field)
+    if not field.sizes["time"]:
+        raise ValueError("field must have at least 1 time step, got 0")
     if window < 3 or (centred and window % 2 == 0):
         raise ValueError(f"window must be at least 3 steps, and odd where centred, got {window}")
     if not threshold >= 0 or not floor >= 0:
@@ -82,6 +84,6 @@ def _is_far(x: np.ndarray, around: np.ndarray, threshold: float, floor: float) -
 
 def _median(ordered: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """The mean of the two middle ones of the first ``observed`` values."""
-    lower, upper = np.maximum(observed - 1, 0) // 2, np.minimum(observed // 2, ordered.shape[-1] - 1)
+    lower, upper = np.maximum(observed - 1, 0) // 2, observed // 2
     lower, upper = (np.take_along_axis(ordered, which[..., None], -1)[..., 0] for which in (lower, upper))
     return (lower + upper) / 2

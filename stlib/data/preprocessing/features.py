@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from stlib.data.windows import _check_field
+from stlib.data.windows import check_field
 
 _AT_ONCE = 1_000_000  # values that roll at a time
 
@@ -51,7 +51,7 @@ def feature_table(
     indexed by ``origin`` and the space dims, all columns of the field's dtype.
     Raises ValueError for other dims, an irregular time axis or one not longer than ``lead``, a lead or season below 1,
     a negative or repeated lag (-1 would be the future), a rolling window below 2 or repeated, ``enough`` outside
-    (0, 1], or a target that is no channel.
+    (0, 1], a target that is no channel, or a calendar of dates with a time zone.
 
     >>> from stlib.data import datasets
     >>> riders = datasets.load("chicago")["riders"]
@@ -59,7 +59,7 @@ def feature_table(
     >>> list(table.columns[:5]), len(table) == riders.size
     (['lag_0', 'lag_1', 'mean_7', 'std_7', 'season'], True)
     """
-    _check_field(field)
+    check_field(field)
     steps, channels = field.shape[:2]
     _check_arguments(lead, list(lags), list(rolling), season, enough, steps)
     channel = _target(field, target)
@@ -108,13 +108,15 @@ def calendar_features(time: pd.DatetimeIndex) -> pd.DataFrame:
     minutes. A cycle is there if the times are at more than one phase of it and closer together than it is long: daily
     data have no hour, monthly data no weekday. The month is left out: it is the day of the year, only coarser.
 
-    Shapes: T dates, in any order, to T rows, indexed by them. Raises ValueError for anything else than dates.
+    Shapes: T dates, in any order, to T rows, indexed by them.
+    Raises ValueError for anything else than dates, and for dates with a time zone.
 
     >>> calendar_features(pd.date_range("2024-12-31", periods=2)).round(2).values.tolist()
     [[-0.02, 1.0, 0.78, 0.62], [0.0, 1.0, 0.97, -0.22]]
     """
     if not isinstance(time, pd.DatetimeIndex):
         raise ValueError(f"a calendar needs dates, a pandas DatetimeIndex, got {type(time).__name__}")
+    _check_zone(time)
     phases = {
         "day_of_year": ((time.day_of_year - 1) / np.where(time.is_leap_year, 366, 365), pd.Timedelta(days=365)),
         "weekday": (time.day_of_week / 7, pd.Timedelta(days=7)),
@@ -174,6 +176,7 @@ def _target_time(time: pd.Index, lead: int) -> pd.DatetimeIndex | None:
     """The time ``lead`` steps after each; a regular axis says how it goes on after its end."""
     if not isinstance(time, pd.DatetimeIndex):
         return None
+    _check_zone(time)
     month = time.to_period("M")
     since, until = time - month.start_time, month.end_time - time
     apart = 12 * (time.year[1] - time.year[0]) + time.month[1] - time.month[0]
@@ -182,3 +185,11 @@ def _target_time(time: pd.Index, lead: int) -> pd.DatetimeIndex | None:
     if until.nunique() == 1:
         return (month + lead * apart).end_time - until
     return time + lead * (time[1] - time[0])
+
+
+def _check_zone(time: pd.DatetimeIndex) -> None:
+    if time.tz is not None:
+        raise ValueError(
+            f"a calendar needs dates without a time zone, got {time.tz}: convert them to UTC first, with "
+            'time.tz_convert("UTC").tz_localize(None)'
+        )

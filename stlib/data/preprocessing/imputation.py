@@ -1,7 +1,8 @@
 """Imputation: filling what is missing, from the past in time, the usual value, the neighbours, or the field's patterns.
 
 Every imputer is fitted on the training part, leaves observed values as they are bit for bit, and leaves missing what it
-cannot fill. For a forecast, wrap one in `Imputed`; to look at a record, call `impute`.
+cannot fill. It takes float32 after a fit on float64 and the reverse, and returns the type it is given. For a forecast,
+wrap one in `Imputed`; to look at a record, call `impute`.
 """
 
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
@@ -29,7 +31,7 @@ class TimeInterpolation(nn.Module):
 
     On a whole record each gap is filled with what came after it: fine for looking, not for a forecast.
 
-    Shapes: ``(B, T, C, *S)`` to the same. Raises ValueError for a limit below 1 or fewer dims.
+    Shapes: ``(B, T, C, *S)`` to the same. Raises ValueError for a limit below 1, fewer dims or infinite values.
 
     >>> TimeInterpolation()(torch.tensor([[[1.0], [torch.nan], [3.0], [torch.nan]]])).flatten().tolist()
     [1.0, 2.0, 3.0, 3.0]
@@ -68,7 +70,7 @@ class ClimatologyFill(nn.Module):
 
     Shapes: ``(B, T, C, *S)``, with a calendar ``(B, T, 4)`` unless ``cycle`` is None, to the same.
     Raises ValueError for an unknown cycle, a part other than training, use before ``fit``, a cycle without a calendar,
-    or channels and places other than those it was fitted on.
+    infinite values, or channels and places other than those it was fitted on.
 
     >>> from stlib.data import datasets, windows
     >>> train = windows.split(datasets.load("nasa"), past=12, horizon=1).train
@@ -98,7 +100,7 @@ class ClimatologyFill(nn.Module):
     def forward(self, series: Tensor, calendar: Tensor | None = None) -> Tensor:
         _check_fitted(self.mean)
         _check_series(series, self.mean.shape[1:])
-        return torch.where(series.isnan(), self.mean[self._phase(series, calendar)], series)
+        return torch.where(series.isnan(), self.mean.to(series.dtype)[self._phase(series, calendar)], series)
 
     def _phase(self, series: Tensor, calendar: Tensor | None) -> Tensor:
         if self.cycle is None:
@@ -121,8 +123,8 @@ class NeighbourFill(nn.Module):
 
     Shapes: ``adjacency`` (N, N), entry ``[i, j]`` the weight of j for i, dense or sparse, with N the number of places
     of ``*S``, counted row by row; ``(B, T, C, *S)`` to the same.
-    Raises ValueError for an adjacency that is not square or has a negative or missing weight, another number of places,
-    a part other than training, or use before ``fit``.
+    Raises ValueError for an adjacency that is not square or has a negative, missing or infinite weight, another number
+    of places, infinite values, a part other than training, or use before ``fit``.
     Source: after the normal-ratio method for rain gauges (Paulhus and Kohler, 1952, Monthly Weather Review 80);
     deviation: anomalies in place of ratios, which also serve for what can be negative.
 
@@ -135,14 +137,17 @@ class NeighbourFill(nn.Module):
     False
     """
 
-    def __init__(self, *, adjacency: Tensor | np.ndarray):
+    def __init__(self, *, adjacency: Tensor | ArrayLike):
         super().__init__()
-        adjacency = torch.as_tensor(adjacency)
+        adjacency = adjacency if isinstance(adjacency, Tensor) else torch.from_numpy(np.array(adjacency))
         if adjacency.ndim != 2 or adjacency.shape[0] != adjacency.shape[1]:
             raise ValueError(f"adjacency must be (N, N), got shape {tuple(adjacency.shape)}")
         weights = adjacency if adjacency.layout == torch.strided else adjacency.to_sparse_coo().coalesce().values()
-        if not (weights >= 0).all():
-            raise ValueError("adjacency must hold weights of at least 0, got a negative or missing one")
+        if not (weights.isfinite().all() and (weights >= 0).all()):
+            raise ValueError(
+                f"adjacency must have finite weights of 0 or more, got {int((~weights.isfinite()).sum())} missing or "
+                f"infinite and {int((weights < 0).sum())} negative"
+            )
         self.scaler = Scaler(per="place")
         self.register_buffer("adjacency", adjacency)
 
@@ -161,11 +166,11 @@ class NeighbourFill(nn.Module):
         z = self.scaler(series)
         total, weight = self._gather(z.nan_to_num()), self._gather((~z.isnan()).to(z.dtype))
         guess = self.scaler.inverse(total / weight)  # 0 / 0 is NaN: no neighbour observed
-        return torch.where(series.isnan(), guess, series)
+        return torch.where(series.isnan(), guess.to(series.dtype), series)
 
     def _gather(self, z: Tensor) -> Tensor:
         """What each place takes from the others, at each step and channel."""
-        return (self.adjacency @ z.reshape(-1, len(self.adjacency)).T).T.reshape(z.shape)
+        return (self.adjacency.to(z.dtype) @ z.reshape(-1, len(self.adjacency)).T).T.reshape(z.shape)
 
 
 class EOFFill(nn.Module):
@@ -191,7 +196,8 @@ class EOFFill(nn.Module):
     ``modes ** 2 * (T + C * places)``.
 
     Shapes: ``(B, T, C, *S)`` to the same. Raises ValueError for fewer than 1 mode or iteration, as many modes as steps
-    or cells, a part other than training, use before ``fit``, or channels and places other than those of ``fit``.
+    or cells, infinite values, a part other than training, use before ``fit``, or channels and places other than those
+    of ``fit``.
     Source: Beckers and Rixen (2003), doi:10.1175/1520-0426(2003)020<1839:ECADFF>2.0.CO;2 (DINEOF), for EOFs of a field
     with gaps; Tipping and Bishop (1999), doi:10.1111/1467-9868.00196, for the model. Deviations: DINEOF refills with
     the plain EOFs, which follow the noise where little is observed. A cell observed in a share :math:`s` of the steps
@@ -264,9 +270,9 @@ class EOFFill(nn.Module):
         gappy = steps.isnan().flatten(1).any(1)
         given = steps[gappy]
         z = self.scaler(given).flatten(1)
-        weights = (self.patterns.flatten(1) * (self.variance - self.noise).clamp_min(0).sqrt()[:, None]).T
+        weights = (self.patterns.flatten(1) * (self.variance - self.noise).clamp_min(0).sqrt()[:, None]).T.to(z.dtype)
         amplitude, _ = _amplitudes(z.nan_to_num(), (~z.isnan()).to(z.dtype), weights, self.noise)
-        guess = self.scaler.inverse((amplitude @ weights.T).reshape(given.shape))
+        guess = self.scaler.inverse((amplitude @ weights.T).reshape(given.shape)).to(given.dtype)
         return steps.index_put((gappy,), torch.where(given.isnan(), guess, given)).unflatten(0, series.shape[:2])
 
 
@@ -312,8 +318,9 @@ def impute(field: xr.DataArray, imputer: nn.Module, *, train: int) -> Filled:
     Not for forecasting: `TimeInterpolation` fills each gap with what came after it. For a forecast wrap the forecaster
     in `Imputed`. The imputer given is fitted in place.
 
-    Shapes: dims ``("time", "channel", ...space)`` to the same, coordinates and attrs kept.
-    Raises ValueError for other dims or ``train`` outside 2 to the number of steps.
+    Shapes: dims ``("time", "channel", ...space)`` to the same, coordinates, attrs and type kept; a field of whole
+    numbers has no gaps and comes back as it is.
+    Raises ValueError for other dims, infinite values, or ``train`` outside 2 to the number of steps.
 
     >>> from stlib.data import datasets
     >>> filled = impute(datasets.load("co2"), TimeInterpolation(), train=1000)
@@ -325,12 +332,12 @@ def impute(field: xr.DataArray, imputer: nn.Module, *, train: int) -> Filled:
     steps = field.sizes["time"]
     if not 2 <= train <= steps:
         raise ValueError(f"train must be from 2 to the field's {steps} steps, got {train}")
-    series = torch.tensor(field.values)
+    series = torch.tensor(field.values.astype(np.result_type(field.dtype, np.float32), copy=False))
     imputer.fit(Windows(series, field, past=1, horizon=1, part="train", steps=range(train)))
     calendar = Windows(series, field, past=1, horizon=1, part="record", steps=range(steps)).calendar
     with torch.no_grad():
         filled = imputer(series[None], None if calendar is None else calendar[None])[0]
-    filled = field.copy(data=filled.numpy())
+    filled = field.copy(data=filled.numpy().astype(field.dtype, copy=False))
     return Filled(filled, (field.isnull() & filled.notnull()).drop_attrs(deep=False).rename("imputed"))
 
 
@@ -359,8 +366,9 @@ def gaps_like_real(field: xr.DataArray, *, seed: int, season: int | None = None)
         raise ValueError(f"season={season} must be at least 1 and fit twice into the {field.sizes['time']} time steps")
     seasons = field.sizes["time"] // unit
     shift = int(np.random.default_rng(seed).integers(1, seasons)) * unit
-    moved = missing.isel(time=slice(seasons * unit)).roll(time=shift).reindex_like(missing, fill_value=False)
-    hidden = (moved & ~missing).drop_attrs(deep=False).rename("hidden")
+    whole = {"time": slice(seasons * unit)}
+    hidden = xr.zeros_like(missing).drop_attrs(deep=False).rename("hidden")
+    hidden[whole] = missing[whole].roll(time=shift) & ~missing[whole]
     if not hidden.any():
         raise ValueError(f"moved by {shift} steps the gaps fall on what is missing anyway: take another seed")
     return hidden
@@ -403,6 +411,7 @@ def _masked_sum(mask: Tensor, matrices: Tensor) -> Tensor:
 def _check_training(train: Windows) -> None:
     if train.part != "train":
         raise ValueError(f"an imputer is fitted on the training part only, got the {train.part} part: that would leak")
+    _check_finite(train.series)
 
 
 def _check_fitted(buffer: Tensor) -> None:
@@ -414,3 +423,10 @@ def _check_series(series: Tensor, cells: torch.Size | None = None) -> None:
     if series.ndim < 3 or (cells is not None and series.shape[2:] != cells):
         needed = "(B, T, C, *S)" if cells is None else f"(B, T, {', '.join(map(str, cells))})"
         raise ValueError(f"series must be {needed}, got shape {tuple(series.shape)}")
+    _check_finite(series)
+
+
+def _check_finite(series: Tensor) -> None:
+    infinite = series.isinf()
+    if infinite.any():  # counted only then: the sum takes longer than the test
+        raise ValueError(f"the series holds {int(infinite.sum())} infinite values: make them missing first")

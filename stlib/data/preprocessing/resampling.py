@@ -33,9 +33,9 @@ def to_step(field: xr.DataArray, *, step: str, how: str, enough: float = 0.5) ->
     Shapes: dims ``("time", "channel", ...space)`` with dates, to the same with fewer steps, as
     `stlib.data.windows.split` needs them. Attrs stay, units too: see whether they still hold for a sum. Other
     coordinates along time are dropped.
-    Raises ValueError for other dims, a time axis without dates, with fewer than two, repeated or not increasing, whose
-    differences are no multiples of the smallest, a ``step`` that is finer or no multiple of it, or that is named by its
-    last day, and for ``enough`` outside (0, 1].
+    Raises ValueError for other dims, a time axis without dates, with a time zone, with fewer than two, repeated or not
+    increasing, whose differences are no multiples of the smallest, a ``step`` that is finer or no multiple of it, or
+    that is named by its last day, and for ``enough`` outside (0, 1].
 
     >>> from stlib.data import datasets
     >>> to_step(datasets.load("elnino"), step="YS", how="mean").sizes["time"]
@@ -72,6 +72,11 @@ def _check_time(field: xr.DataArray) -> pd.DatetimeIndex:
     time = field.indexes.get("time")
     if not isinstance(time, pd.DatetimeIndex):
         raise ValueError("to_step needs dates along time; for whole numbers use field.coarsen(time=...)")
+    if time.tz is not None:
+        raise ValueError(
+            f"to_step needs dates without a time zone, got {time.tz}: convert them to UTC first, with "
+            'time.tz_convert("UTC").tz_localize(None)'
+        )
     if len(time) < 2 or not time.is_unique or not time.is_monotonic_increasing:
         raise ValueError(
             f"to_step needs two or more time stamps, strictly increasing, got {len(time)}: "
@@ -136,7 +141,8 @@ def regrid(field: xr.DataArray, *, lat: ArrayLike, lon: ArrayLike, enough: float
 
     Shapes: dims ``("time", "channel", "lat", "lon")`` to the same. Attrs and the coordinates of time and channel stay.
     Raises ValueError for other dims (on a plane, with ``y`` and ``x``, use ``field.coarsen``), fewer than two centres,
-    centres out of order, latitudes beyond the poles, a grid of more than 360 degrees, or ``enough`` outside (0, 1].
+    centres out of order, latitudes beyond the poles, a grid of more than 360 degrees, infinite values, or
+    ``enough`` outside (0, 1].
     Source: Jones (1999), doi:10.1175/1520-0493(1999)127<2204:FASOCR>2.0.CO;2, first order, between grids of parallels
     and meridians. The weights by what is observed are ours.
 
@@ -150,6 +156,8 @@ def regrid(field: xr.DataArray, *, lat: ArrayLike, lon: ArrayLike, enough: float
             f'regrid needs dims ("time", "channel", "lat", "lon"), got {field.dims}: a grid in the plane or with '
             "latitudes that change along a row does not have them"
         )
+    if infinite := int(np.isinf(field.values).sum()):  # 0 * inf is NaN, which the product would spread over the map
+        raise ValueError(f"field holds {infinite} infinite values: make them missing first")
     new = {"lat": np.asarray(lat, dtype=np.float64), "lon": np.asarray(lon, dtype=np.float64)}
     rows = _overlap(_cells(new["lat"], "lat"), _cells(field["lat"].values, "field.lat"), turn=None)
     columns = _overlap(_cells(new["lon"], "lon"), _cells(field["lon"].values, "field.lon"), turn=360.0)

@@ -229,3 +229,6 @@ def test_unfit_fields_are_refused():
         hampel(ramp(20).transpose("channel", "time"), window=5)
     with pytest.raises(ValueError, match="gaps or unequal steps"):
         hampel(ramp(20).isel(time=[*range(9), *range(10, 20)]), window=5)
+    for centred in (True, False):
+        with pytest.raises(ValueError, match="field must have at least 1 time step, got 0"):
+            hampel(ramp(20)[:0], window=5, centred=centred)

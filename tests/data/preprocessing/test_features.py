@@ -31,7 +31,7 @@ def panel(steps=60, channels=2, shape=(3, 2), seed=0, missing=0.2, dtype="float6
 def test_it_is_pandas_groupby_shift_and_rolling(enough, monkeypatch):
     field = panel()
     long = field.to_dataframe("x")["x"]
-    for at_once in (1_000_000, 130):  # all places at once, or two
+    for at_once in (1_000_000, 250, 130, 1):  # all places at once, four and two, two, or one, though that is more
         monkeypatch.setattr(features, "_AT_ONCE", at_once)
         table = feature_table(
             field, lead=3, lags=[0, 1, 5], rolling=[2, 7], season=7, target="b", calendar=False, enough=enough
@@ -62,6 +62,22 @@ def test_a_row_by_hand():
     assert table["target"].isna().to_numpy().nonzero()[0].tolist() == [10, 11]
     assert table["lag_3"].isna().to_numpy().nonzero()[0].tolist() == [0, 1, 2]
     assert table["mean_4"].isna().to_numpy().nonzero()[0].tolist() == [0]  # half of 4 is 2
+
+
+def test_a_share_of_the_window_is_counted_without_rounding():
+    assert 0.07 * 100 > 7  # in floating point
+    field = ramp(100)
+    field[7:] = np.nan
+    options = {"lead": 1, "lags": [], "rolling": [100], "calendar": False, "enough": 0.07}
+    assert feature_table(field, **options)["mean_100"].iloc[-1] == 3  # 0 to 6
+    field[6] = np.nan
+    assert feature_table(field, **options)["mean_100"].isna().all()
+
+
+def test_a_lag_beyond_the_record_is_missing():
+    table = feature_table(ramp(10), lead=1, lags=[9, 10, 13, 18, 20, 33], calendar=False)
+    assert table.filter(like="lag").notna().sum().tolist() == [1, 0, 0, 0, 0, 0]
+    assert table["lag_9"].iloc[-1] == 0
 
 
 @given(lead=st.integers(1, 20), season=st.integers(1, 9))
@@ -98,11 +114,14 @@ def test_the_target_and_its_calendar_are_of_one_time():
         assert table.index.equals(time.rename("origin"))
 
 
-@pytest.mark.parametrize("freq", ["MS", "ME", "QS", "QE", "2MS"])
-def test_months_go_on_after_the_end(freq):
+@pytest.mark.parametrize(
+    ("freq", "since"), [("MS", 0), ("ME", 0), ("QS", 0), ("QE", 0), ("2MS", 0), ("MS", 14), ("QS", 14), ("ME", -5)]
+)
+def test_months_go_on_after_the_end(freq, since):
+    since = pd.Timedelta(days=since)  # months may be stamped on the 15th, or five days before their end
     field = ramp(40, start="2003-01-01", freq=freq)
-    table = feature_table(field, lead=7, lags=[0])
-    later = pd.date_range("2003-01-01", periods=47, freq=freq)[7:]
+    table = feature_table(field.assign_coords(time=field.indexes["time"] + since), lead=7, lags=[0])
+    later = pd.date_range("2003-01-01", periods=47, freq=freq)[7:] + since
     day = 2 * np.pi * (later.day_of_year - 1) / np.where(later.is_leap_year, 366, 365)
     np.testing.assert_allclose(table["day_of_year_sin"], np.sin(day), atol=1e-6)
     np.testing.assert_allclose(table["day_of_year_cos"], np.cos(day), atol=1e-6)
@@ -250,3 +269,16 @@ def test_unfit_fields_are_refused():
         feature_table(panel().isel(time=[*range(9), *range(10, 20)]), lead=2, lags=[0], target="a")
     with pytest.raises(ValueError, match="a calendar needs dates, a pandas DatetimeIndex, got Index"):
         calendar_features(pd.Index([1, 2, 3]))
+
+
+def test_dates_with_a_time_zone_are_refused():
+    field = ramp(48, freq="h")
+    time = field.indexes["time"].tz_localize("Europe/Berlin")
+    field = field.assign_coords(time=time)
+    message = r'without a time zone, got Europe/Berlin: .* time.tz_convert\("UTC"\).tz_localize\(None\)'
+    for refused in (lambda: calendar_features(time), lambda: feature_table(field, lead=2, lags=[0])):
+        with pytest.raises(ValueError, match=message):
+            refused()
+    naive = time.tz_convert("UTC").tz_localize(None)  # what the message says
+    assert len(feature_table(field.assign_coords(time=naive), lead=2, lags=[0])) == 48
+    assert feature_table(field, lead=2, lags=[0], calendar=False)["target"].iloc[0] == 2

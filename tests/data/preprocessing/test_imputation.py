@@ -158,9 +158,45 @@ def test_a_step_is_filled_from_that_step_alone(which):
     imputer = imputers()[which].fit(p.train)
     series, calendar = p.test.series[None], dates(p.test)
     filled, changed = imputer(series, calendar), series.clone()
-    changed[:, :4], changed[:, 5:] = 77.0, -torch.inf
+    changed[:, :4], changed[:, 5:] = 77.0, -1e6
     torch.testing.assert_close(imputer(changed, calendar)[:, 4], filled[:, 4], equal_nan=True)
     torch.testing.assert_close(imputer(series[:, 4:5], calendar[:, 4:5]), filled[:, 4:5], equal_nan=True)
+
+
+@pytest.mark.parametrize("which", range(6))
+def test_infinite_values_are_refused_and_not_averaged(which):
+    field = gappy(share=0.1)[0]
+    p = split(field, past=5, horizon=2)
+    imputer = imputers()[which].fit(p.train)
+    series = p.test.series[None].clone()
+    series[0, 3, 1, 1, 2], series[0, 4, 0, 0, 0] = torch.inf, -torch.inf
+    with pytest.raises(ValueError, match="the series holds 2 infinite values: make them missing first"):
+        imputer(series, dates(p.test))
+    spoilt = field.copy()
+    spoilt[3, 1, 1, 2] = -np.inf
+    with pytest.raises(ValueError, match="the series holds 1 infinite values: make them missing first"):
+        imputers()[which].fit(split(spoilt, past=5, horizon=2).train)
+    spoilt[3, 1, 1, 2], spoilt[50, 0, 0, 0] = 0, np.inf  # the training part alone is looked at for a fit
+    imputers()[which].fit(split(spoilt, past=5, horizon=2).train)
+
+
+@pytest.mark.parametrize("which", range(6))
+@pytest.mark.parametrize(("fitted", "given"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+def test_a_series_of_another_type_than_the_fit_keeps_its_own(which, fitted, given):
+    one, other = parts(fitted), parts(given)
+    series = other.test.series[None]
+    filled = imputers()[which].fit(one.train)(series, dates(other.test))
+    assert filled.dtype == given and torch.equal(filled[~series.isnan()], series[~series.isnan()])
+    same = imputers()[which].fit(other.train)(series, dates(other.test))
+    torch.testing.assert_close(filled, same, rtol=1e-3, atol=1e-3, equal_nan=True)
+
+
+def test_sparse_neighbours_of_another_type_than_the_series():
+    one, other = parts(torch.float32), parts(torch.float64)
+    series = other.test.series[None]
+    filled = NeighbourFill(adjacency=ring(12).to_sparse()).fit(one.train)(series)
+    dense = NeighbourFill(adjacency=ring(12)).fit(one.train)(series)
+    torch.testing.assert_close(filled, dense, rtol=1e-12, atol=1e-12, equal_nan=True)
 
 
 # ---- time
@@ -273,7 +309,7 @@ def test_neighbours_against_a_loop_dense_and_sparse():
         if others:
             z = [(x[t, c, j] - mean[c, j]) / spread[c, j] for j in others]
             expected[t, c, i] = mean[c, i] + spread[c, i] * np.average(z, weights=adjacency[i, others])
-    for form in (adjacency, torch.tensor(adjacency).to_sparse()):
+    for form in (adjacency, torch.tensor(adjacency).to_sparse(), xr.DataArray(adjacency), adjacency.tolist()):
         filled = NeighbourFill(adjacency=form).fit(p.train)(series[None])[0]
         np.testing.assert_allclose(filled.flatten(2), expected)
     assert np.isnan(expected).any()
@@ -282,9 +318,11 @@ def test_neighbours_against_a_loop_dense_and_sparse():
 def test_unfit_adjacencies_are_refused():
     with pytest.raises(ValueError, match=r"adjacency must be \(N, N\), got shape \(2, 3\)"):
         NeighbourFill(adjacency=torch.zeros(2, 3))
-    for wrong in (-1.0, torch.nan):
-        with pytest.raises(ValueError, match="weights of at least 0, got a negative or missing one"):
-            NeighbourFill(adjacency=torch.tensor([[0.0, wrong], [1.0, 0.0]]))
+    for wrong, said in ((-1.0, "0 missing or infinite and 1 neg"), (torch.nan, "1 missing"), (torch.inf, "1 missing")):
+        adjacency = torch.tensor([[0.0, wrong], [1.0, 0.0]])
+        for form in (adjacency, adjacency.to_sparse(), xr.DataArray(adjacency.numpy())):
+            with pytest.raises(ValueError, match=f"adjacency must have finite weights of 0 or more, got {said}"):
+                NeighbourFill(adjacency=form)
     with pytest.raises(ValueError, match="adjacency is for 5 places, the training part has 12"):
         NeighbourFill(adjacency=ring(5)).fit(parts().train)
 
@@ -501,6 +539,14 @@ def test_impute_marks_exactly_what_it_filled_and_keeps_the_labels():
     np.testing.assert_allclose(filled.field.values, field.fillna(usual).values)
 
 
+def test_a_field_of_whole_numbers_comes_back_as_it_is():
+    counts = gappy(share=0)[0].round().astype("int32")
+    for imputer in imputers():
+        filled = impute(counts, imputer, train=40)
+        assert filled.field.identical(counts) and filled.field.dtype == np.int32
+        assert filled.imputed.dtype == bool and not filled.imputed.any()
+
+
 def test_impute_is_fitted_on_the_first_steps_only():
     field, _ = gappy()
     changed = field.copy()
@@ -528,6 +574,15 @@ def test_hidden_values_are_the_real_gaps_moved(seed, season):
         if np.array_equal(hidden[:whole], np.roll(missing[:whole], k, axis=0) & ~missing[:whole])
     ]  # fmt: skip
     assert len(possible) == 1 and not hidden[whole:].any() and not (hidden & missing).any()
+
+
+@pytest.mark.parametrize("season", [None, 7, 20])
+def test_the_gaps_move_alike_with_and_without_a_time_coordinate(season):
+    field = gappy((47, 2, 3))[0]  # 47 is no multiple of 7 or 20
+    hidden = gaps_like_real(field, seed=1, season=season)
+    bare = gaps_like_real(field.drop_vars("time"), seed=1, season=season)
+    assert hidden.coords.equals(field.coords) and hidden.dtype == bool and hidden.name == "hidden"
+    assert bare.identical(hidden.drop_vars("time")) and bare.any()
 
 
 def test_summer_gaps_stay_in_summer():

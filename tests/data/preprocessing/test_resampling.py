@@ -88,6 +88,13 @@ def test_a_sum_with_gaps_is_scaled_up_and_half_is_enough():
     assert to_step(field, step="D", how="sum", enough=0.4).values.ravel().tolist() == [24, 24]
 
 
+def test_a_share_of_the_step_is_counted_without_rounding():
+    assert 0.07 * 100 > 7  # in floating point
+    field = xr.ones_like(hourly(steps=200, shape=()))
+    field[7:100], field[106:] = np.nan, np.nan
+    assert np.isnan(to_step(field, step="100h", how="mean", enough=0.07).values.ravel()).tolist() == [False, True]
+
+
 def test_the_ends_of_the_record_are_steps_with_gaps():
     # From 12:00 to 11:00 two days later: half a day, a day, half a day. One hour less is less than half.
     field = hourly(steps=48, start="2001-01-01 12:00")
@@ -176,6 +183,9 @@ def test_labels_and_type_survive():
     expected = frame.resample("D").mean().where(frame.resample("D").count() >= 12)
     np.testing.assert_allclose(days.sel(channel="temperature", airport="JFK"), expected, rtol=1e-5)
     assert to_step(hourly(dtype="float64"), step="D", how="sum").dtype == np.float64
+    field = hourly()
+    field["time"].attrs["long_name"] = "begin of the hour"
+    assert to_step(field, step="D", how="mean")["time"].attrs == {"long_name": "begin of the hour"}
     assert to_step(hourly().astype(int), step="D", how="sum").dtype == np.float64
 
 
@@ -215,6 +225,11 @@ def test_odd_fields_in_time():
         (lambda f: f.isel(time=[0, 2, 5]), {}, "but not by multiples of that"),
         (lambda f: f.assign_coords(time=np.arange(240)), {}, "needs dates along time"),
         (lambda f: f.drop_vars("time"), {}, "needs dates along time"),
+        (
+            lambda f: f.assign_coords(time=f.indexes["time"].tz_localize("Asia/Tokyo")),
+            {},
+            r'without a time zone, got Asia/Tokyo: .*, with time.tz_convert\("UTC"\).tz_localize\(None\)',
+        ),
         (lambda f: f.transpose("channel", "time", "place"), {}, "needs dims"),
         (lambda f: f.assign_coords(time=pd.date_range("2001", periods=240, freq="MS")), {"step": "W"}, "is 1 months"),
         (lambda f: f.assign_coords(time=pd.date_range("2001", periods=240, freq="MS")), {"step": "90D"}, "is 1 months"),
@@ -375,6 +390,42 @@ def test_the_same_grid_changes_nothing(name):
         assert same[coordinate].identical(field[coordinate])
     turned = regrid(field, lat=field.lat[::-1], lon=field.lon.astype("float64") + 360)
     np.testing.assert_allclose(turned[..., ::-1, :], field, rtol=1e-6)
+
+
+def test_the_grid_keeps_its_attrs():
+    field = on_grid(np.linspace(-40, 40, 5), np.linspace(0, 90, 4))
+    for dim in field.dims:
+        field[dim].attrs["long_name"] = f"the {dim}"
+    result = regrid(field, lat=[-10, 10], lon=[20, 40])
+    assert [result[dim].attrs["long_name"] for dim in result.dims] == ["the time", "the channel", "the lat", "the lon"]
+
+
+@pytest.mark.parametrize("n", [7, 11, 13])
+def test_a_share_of_the_area_is_measured_without_rounding(n):
+    # Each new cell is n x n old ones, of which all are observed: the sum of the old areas may come out smaller.
+    def centres(cells, low, high):
+        return low + (high - low) * (np.arange(cells) + 0.5) / cells
+
+    field = xr.ones_like(on_grid(centres(5 * n, -70.0, 71.3), centres(5 * n, 3.1, 104.7)))
+    assert regrid(field, lat=centres(5, -70.0, 71.3), lon=centres(5, 3.1, 104.7), enough=1).notnull().all()
+
+
+def test_longitudes_in_float32_go_round_once():
+    lon = (360 * np.arange(7) / 7).astype("float32")
+    steps = np.diff(lon.astype("float64"))
+    assert lon[-1] - lon[0] + (steps[0] + steps[-1]) / 2 > 360 * (1 + 1e-9)  # by rounding alone
+    field = on_grid(np.linspace(-40, 40, 5), lon)
+    np.testing.assert_allclose(regrid(field, lat=field.lat, lon=lon, enough=1), field, rtol=1e-5)
+    with pytest.raises(ValueError, match="must not go round more than once, got 360.1"):
+        regrid(field, lat=[-10, 10], lon=np.arange(4) * 90.025)
+
+
+def test_infinite_values_are_refused():
+    field = on_grid(np.linspace(-40, 40, 5), np.linspace(0, 90, 4))
+    field[0, 0, 1, 1], field[1, 1, 0, 3] = np.inf, -np.inf
+    with pytest.raises(ValueError, match="field holds 2 infinite values: make them missing first"):
+        regrid(field, lat=[-10, 10], lon=[20, 40])
+    assert regrid(field.where(np.isfinite(field)), lat=[-10, 10], lon=[20, 40]).notnull().all()
 
 
 def test_blocks_change_nothing(monkeypatch):
