@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from scipy.sparse import coo_array, find, issparse
+from torch import Tensor
 
 # One look a forecaster in the whole book. Colours after Okabe & Ito (colour-blind safe); line and marker tell them
 # apart without colour.
@@ -145,7 +148,18 @@ def heat_map(
 
     ``invert`` lets the other dim grow downwards, as time does in a Hovmöller diagram. Missing values are grey. Names
     are written out where there are few enough to read.
+
+    Raises ValueError for a field that does not have two dims, or has one place or step only, which a line shows; and
+    for an ``x`` that is none of its dims.
+
+    >>> table = xr.DataArray([[1.0, 2.0], [3.0, 4.0]], dims=("time", "place"))
+    >>> heat_map(table, x="time", label="cases").axes[0].get_xlabel()
+    'time'
     """
+    if values.ndim != 2 or x not in values.dims:
+        raise ValueError(f"values needs two dims, and x must be one of them, got dims {values.dims} and x={x!r}")
+    if min(values.shape) < 2:
+        raise ValueError(f"values needs two or more places and steps to fill an area, got {dict(values.sizes)}")
     (y,) = (dim for dim in values.dims if dim != x)
     figure, axis = plt.subplots(figsize=(6.4, height), subplot_kw={"facecolor": "0.8"})
     named = values[y].dtype.kind in "OUS"
@@ -161,15 +175,31 @@ def heat_map(
     return figure
 
 
-def draw_graph(latitude: Sequence[float], longitude: Sequence[float], adjacency: np.ndarray, *, ax: Axes) -> None:
-    """Places as dots, joined by a line wherever the adjacency (N, N) is not zero."""
-    where = np.stack([np.asarray(longitude), np.asarray(latitude)], axis=1)
-    edges = np.argwhere(np.asarray(adjacency))
-    lines = LineCollection(where[edges], colors="0.6", linewidths=0.7, zorder=1)
-    ax.add_collection(lines)
-    ax.scatter(*where.T, s=10, zorder=2)
-    ax.set_aspect(1 / np.cos(np.deg2rad(where[:, 1].mean())))
-    ax.set(xlabel="longitude (°E)", ylabel="latitude (°N)")
+def draw_graph(lat, lon, adjacency, *, ax: Axes | None = None) -> Axes:
+    """Places as dots, joined by a line where the adjacency has a weight in at least one of the two directions.
+
+    A missing weight is no edge, and neither is a loop: the diagonal is not looked at.
+
+    Shapes: ``lat`` and ``lon`` (N,), degrees north and east; ``adjacency`` (N, N), array or tensor, dense or sparse.
+    Raises ValueError for other shapes, or a coordinate that is not a finite number.
+
+    >>> ax = draw_graph([22.6, 23.0, 22.5], [120.3, 120.2, 120.5], [[0, 1, 0], [1, 0, 0], [0, 0, 0]])
+    >>> len(ax.collections[0].get_segments())
+    1
+    """
+    lat, lon = _to_numpy(lat), _to_numpy(lon)
+    if lat.ndim != 1 or lat.shape != lon.shape or lat.size == 0:
+        raise ValueError(f"lat and lon must be (N,), N >= 1, and equally long, got shapes {lat.shape} and {lon.shape}")
+    where = np.stack([lon, lat], axis=1)
+    if not np.isfinite(where).all():
+        raise ValueError(f"lat and lon must be finite, got {(~np.isfinite(where)).any(1).sum()} places that are not")
+    edges = _edges(adjacency, len(lat))
+    ax = ax or plt.subplots()[1]
+    ax.add_collection(LineCollection(where[edges], colors="0.6", linewidths=0.7, zorder=1))
+    ax.scatter(lon, lat, s=10, zorder=2)
+    ax.set_aspect(1 / np.cos(np.deg2rad(lat.mean())))
+    ax.set(xlabel=_AXIS_NAMES["lon"], ylabel=_AXIS_NAMES["lat"])
+    return ax
 
 
 def frame_player(
@@ -223,6 +253,23 @@ class FramePlayer:
   slider.oninput = () => {{ stop(); show(+slider.value); }};
 }})();
 </script>"""
+
+
+def _edges(adjacency, places: int) -> np.ndarray:
+    """The numbers of the two places that each edge joins (E, 2), the smaller first, each edge once."""
+    if tuple(np.shape(adjacency)) != (places, places):
+        raise ValueError(f"adjacency must be (N, N) with N = {places} places, got shape {tuple(np.shape(adjacency))}")
+    if isinstance(adjacency, Tensor) and adjacency.layout != torch.strided:
+        entries = adjacency.detach().to_sparse_coo().coalesce().cpu()
+        adjacency = coo_array((entries.values().numpy(), tuple(entries.indices().numpy())), shape=entries.shape)
+    row, column, weight = find(adjacency if issparse(adjacency) else _to_numpy(adjacency))
+    joined = ~np.isnan(weight) & (row != column)
+    first, second = np.minimum(row, column)[joined], np.maximum(row, column)[joined]
+    return np.stack(np.divmod(np.unique(first.astype(np.int64) * places + second), places), axis=1)
+
+
+def _to_numpy(values) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
 def _aspect(values: xr.DataArray) -> float:
