@@ -213,14 +213,14 @@ def test_a_made_up_chapter_runs_in_both_versions(tmp_path):
     assert printed(version, tmp_path) == ["… not answered yet", "✓ right"]
 
 
-def test_only_solutions_go():
+def test_only_solutions_go_also_those_with_one_sign_only():
     notebook = made_up()
-    notebook.cells[0].metadata["tags"] = ["setup", "hide-cell"]  # folded, but no solution
-    notebook.cells.insert(4, copy.deepcopy(notebook.cells[2]))
+    exercise, solution = notebook.cells[2:4]
+    notebook.cells[4:4] = [exercise, new_code_cell(solution.source), new_code_cell("1 / 3", metadata=solution.metadata)]
     before = copy.deepcopy(notebook)
     version = student.without_solutions(notebook)
     assert notebook == before
-    assert [cell.source for cell in version.cells] == [notebook.cells[n].source for n in (0, 1, 2, 4, 5)]
+    assert [cell.source for cell in version.cells] == [notebook.cells[n].source for n in (0, 1, 2, 4, 7)]
     assert len({cell.id for cell in version.cells}) == 5
     assert student.without_solutions(version) == version
 
