@@ -64,7 +64,7 @@ def test_the_old_address_is_nowhere(new, checkout):
     setups = {next(cell.source for cell in tool.read(path)[0].cells if cell.cell_type == "code") for path in chapters}
     assert len(setups) == 1 and f'"git+{new}"' in setups.pop()
     for command in (["check"], ["format", "--check"]):
-        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "."]
+        ruff = [sys.executable, "-m", "ruff", *command, "--no-cache", "book"]
         done = subprocess.run(ruff, cwd=checkout, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout
 

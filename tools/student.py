@@ -16,7 +16,7 @@ STUDENT = Path(__file__).parents[1] / "student"
 
 
 def is_solution(cell):
-    """Whether a cell has a sign of a solution; one is enough, so that a cell that lacks the other gives nothing away."""
+    """Whether a cell has a sign of a solution; one is enough, so that one forgotten sign gives nothing away."""
     return "hide-cell" in cell.metadata.get("tags", []) or cell.source.startswith("# @title Solution")
 
 
