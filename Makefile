@@ -1,10 +1,11 @@
-# make book · make test · make bench · make notebook NB=book/x.ipynb · make picture · make data-page · make lock · make clean
+# make book · make test · make bench · make notebook NB=book/x.ipynb · make student · make picture · make data-page
+# make address URL=https://github.com/owner/name · make lock · make clean
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NB ?= $(wildcard book/*.ipynb)
 
-.PHONY: book test notebook bench picture data-page lock clean
+.PHONY: book test notebook student bench picture data-page address lock clean
 
 $(VENV)/.installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -41,6 +42,10 @@ test: $(VENV)/.installed
 notebook: $(VENV)/.installed
 	$(BIN)/python tools/notebook.py $(NB)
 
+# Chapters without solutions and outputs, in student/: all, or NB=book/x.ipynb.
+student: $(VENV)/.installed
+	@$(BIN)/python tools/student.py $(NB)
+
 # The picture of the README and the landing page.
 picture: $(VENV)/.installed
 	$(BIN)/python tools/picture.py
@@ -48,6 +53,10 @@ picture: $(VENV)/.installed
 # The page of data sets and its pictures, from the cards.
 data-page: $(VENV)/.installed
 	$(BIN)/python tools/data_page.py
+
+# Gives the repository another address, everywhere: make address URL=https://github.com/owner/name.
+address: $(VENV)/.installed
+	@$(BIN)/python tools/address.py "$(URL)"
 
 # The CUDA packages that some builds of torch ask for stay out of the lock, so that it serves the CPU build too.
 lock:
