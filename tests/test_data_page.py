@@ -214,6 +214,10 @@ def mesh(axis):
     return drawn.get_array().filled(np.nan), (x[1:] + x[:-1]) / 2, (y[1:] + y[:-1]) / 2
 
 
+@pytest.mark.skipif(
+    f"matplotlib=={matplotlib.__version__}\n" not in (ROOT / "requirements.txt").read_text(encoding="utf-8"),
+    reason="another matplotlib may set a picture one pixel aside, which differs by more than a wrong date",
+)
 @pytest.mark.parametrize("name", SHIPPED)
 def test_picture_in_the_book_is_what_the_tool_draws(name, tmp_path, monkeypatch):
     monkeypatch.setattr(data_pictures, "PICTURES", {name: data_pictures.PICTURES[name]})
@@ -224,7 +228,7 @@ def test_picture_in_the_book_is_what_the_tool_draws(name, tmp_path, monkeypatch)
         with Image.open(folder / f"{name}.png") as picture:
             pictures.append(np.asarray(picture.convert("RGB").reduce(4), dtype=float))
     assert pictures[0].shape == pictures[1].shape
-    assert np.abs(pictures[0] - pictures[1]).mean() < 0.5, "make data-page"  # of 255; fonts differ between versions
+    assert np.abs(pictures[0] - pictures[1]).mean() < 0.5, "make data-page"  # of 255
 
 
 @pytest.mark.parametrize("name", ["a1b", "e1"])
