@@ -167,6 +167,9 @@ def test_page_is_accessible(tab, theme):
 
 
 def test_print_leaves_out_what_cannot_be_clicked_and_cuts_nothing(tab):
+    for height in (2000, 1000):  # who scrolls up is offered a way back to the top
+        tab.evaluate("(height) => scrollTo(0, height)", height)
+        tab.wait_for_timeout(100)
     tab.emulate_media(media="print")
     tab.set_viewport_size(PAPER)
     seen = tab.evaluate("""() => [...document.querySelectorAll(`.bd-sidebar, .bd-header, .bd-header-article, .bd-footer,
