@@ -1,10 +1,7 @@
 """The built book: what a reader clicks, sees and downloads is there, and nothing is fetched from elsewhere."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,27 +18,11 @@ CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
 DOCUMENTS = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 CHAPTERS = [name for name in DOCUMENTS if (BOOK / f"{name}.ipynb").exists()]
-PAGES = [f"{name}.html" for name in [*DOCUMENTS, "search", "genindex"]]
 OUTSIDE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 SOURCES = {"script": "src", "link": "href", "img": "src", "source": "src", "iframe": "src", "video": "src",
            "audio": "src", "embed": "src", "object": "data"}  # fmt: skip
 
-
-@pytest.fixture(scope="module", autouse=True)
-def built():
-    """Build as `make book` does, with the Python that runs the tests, unless the pages are newer than their sources."""
-    folders = BOOK / "_static", BOOK / "data_pictures"
-    sources = [ROOT / "_config.yml", *BOOK.glob("*.*"), *(path for folder in folders for path in folder.rglob("*.*"))]
-    pages = [HTML / page for page in PAGES]
-    newest = max(path.stat().st_mtime for path in sources)
-    if not all(page.exists() and page.stat().st_mtime > newest for page in pages):
-        command = ["make", "--no-print-directory", "book", "--assume-old=.venv/.installed"]
-        command += [f"BIN={Path(sys.executable).parent}"]
-        # `make test` would hand its own flags down.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-        build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-        assert build.returncode == 0, build.stdout + build.stderr
-        assert build.stdout.splitlines()[-1] == str(HTML / "index.html")
+pytestmark = pytest.mark.usefixtures("built")
 
 
 @cache
@@ -59,14 +40,12 @@ def local_files(page: str) -> set[Path]:
     return {(HTML / unquote(path)).resolve() for path in paths if path}
 
 
-@pytest.mark.parametrize("page", PAGES)
 def test_page_has_a_title_and_a_language(page):
     soup = parse(HTML / page)
     assert CONFIG["title"] in soup.title.text
     assert soup.html["lang"] == "en"
 
 
-@pytest.mark.parametrize("page", PAGES)
 def test_page_fetches_nothing_from_elsewhere(page):
     assert [address for address in references(page) if OUTSIDE.match(address)] == []
     soup = parse(HTML / page)
@@ -78,7 +57,6 @@ def test_page_fetches_nothing_from_elsewhere(page):
     assert re.findall(r"https?://(?!www\.w3\.org/)[^\s'\"]+", scripts) == []
 
 
-@pytest.mark.parametrize("page", PAGES)
 def test_links_and_anchors_inside_the_book_resolve(page):
     broken = [str(path) for path in local_files(page) if not path.exists()]
     for link in parse(HTML / page).select("a[href]"):
@@ -95,7 +73,6 @@ def test_links_and_anchors_inside_the_book_resolve(page):
     assert broken == []
 
 
-@pytest.mark.parametrize("page", PAGES)
 def test_every_image_has_alternative_text(page):
     # Without a text from the author, Sphinx puts the file's name there.
     images = parse(HTML / page).find_all("img")
@@ -103,7 +80,6 @@ def test_every_image_has_alternative_text(page):
     assert [image["alt"] for image in images if re.search(r"\.(png|svg|jpe?g|gif)$", image["alt"])] == []
 
 
-@pytest.mark.parametrize("page", PAGES)
 def test_doi_links_are_dois(page):
     for link in parse(HTML / page).select("a[href*='doi.org']"):
         match = re.fullmatch(r"https://doi\.org/(10\.\d{4,9}/[^\s<>\"()]+)", link["href"])
@@ -112,7 +88,6 @@ def test_doi_links_are_dois(page):
             assert link.text[4:] == unquote(match[1])
 
 
-@pytest.mark.parametrize("page", PAGES)
 def test_page_is_light_and_tells_nothing_of_the_machine(page):
     text = (HTML / page).read_text()
     files = [path for path in local_files(page) if "mathjax" not in path.parts and path.is_file()]

@@ -1,0 +1,48 @@
+"""The built book, which several test files read."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[1]
+BOOK = ROOT / "book"
+HTML = BOOK / "_build" / "html"
+TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
+DOCUMENTS = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+PAGES = [f"{name}.html" for name in [*DOCUMENTS, "search", "genindex"]]
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """Build as `make book` does, with the Python that runs the tests, unless the pages are newer than their sources."""
+    HTML.parent.mkdir(exist_ok=True)
+    # Two processes that test at the same time build once: the second waits here and finds the pages.
+    with FileLock(HTML.parent / "lock"):
+        folders = BOOK / "_static", BOOK / "data_pictures"
+        sources = [
+            ROOT / "_config.yml",
+            *BOOK.glob("*.*"),
+            *(path for folder in folders for path in folder.rglob("*.*")),
+        ]
+        pages = [HTML / page for page in PAGES]
+        newest = max(path.stat().st_mtime for path in sources)
+        if not all(page.exists() and page.stat().st_mtime > newest for page in pages):
+            command = ["make", "--no-print-directory", "book", "--assume-old=.venv/.installed"]
+            command += [f"BIN={Path(sys.executable).parent}"]
+            # `make test` would hand its own flags down.
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+            build = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+            assert build.returncode == 0, build.stdout + build.stderr
+            assert build.stdout.splitlines()[-1] == str(HTML / "index.html")
+    return HTML
+
+
+@pytest.fixture(scope="module", params=PAGES)
+def page(request) -> str:
+    """The name of each page of the book."""
+    return request.param
