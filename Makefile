@@ -30,13 +30,13 @@ book: $(VENV)/.installed
 bench: .venv-bench/.installed
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bench/bin/python -m benchmarks.run $(NAME)
 
-# Two processes share the work; each keeps to one thread so that they do not fight. Chapters run with all threads.
+# Two processes share the work, chapters too; each keeps to one thread so that they do not fight.
 test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
-	$(BIN)/pytest -q --nbval book
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --nbval book
 
 # Executes and normalises notebooks: all, or NB=book/x.ipynb.
 notebook: $(VENV)/.installed

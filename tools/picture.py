@@ -1,8 +1,10 @@
-"""Draws the picture of the README and the landing page: a storm, and what simple forecasts make of a known world."""
+"""Draws the picture of the README and the moving one of the landing page: what simple forecasts make of a storm."""
 
+import io
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 
 matplotlib.use("agg")
 
@@ -38,3 +40,26 @@ right.fill_between(range(1, 9), scores["best possible"], scores["damped anomaly"
 right.annotate("what models can win", (4.3, 0.82), fontsize=8)
 right.set(title="A known world: how far from the best possible?")
 figure.savefig(Path(__file__).parents[1] / "book" / "_static" / "picture.png", dpi=100)
+
+# The moving picture of the landing page: each map of the test days beside the forecast made for it a day before.
+parts = windows.split(datasets.load("storm").sel(channel=["pressure"]), past=4, horizon=4, train=32, validation=12)
+day = DampedAnomaly(horizon=4, cycle=None).fit(parts.train.series)
+result = backtest(day, parts.test).sel(lead=4, channel="pressure")[["forecast", "truth"]].isel(origin=slice(0, 12))
+limits = float(result.to_array().min()), float(result.to_array().max())
+images = []
+for origin in result["origin"]:
+    target = pd.Timestamp(origin.values) + pd.Timedelta("1D")
+    shown = result.sel(origin=origin)
+    maps = {"forecast of the day before": shown["forecast"], "what came": shown["truth"]}
+    frame = plotting.fields(maps, label="pressure (hPa)", limits=limits, columns=2)
+    frame.suptitle(f"{target:%d January 1996, %H:%M}", fontsize=10)
+    buffer = io.BytesIO()
+    frame.savefig(buffer, format="png", dpi=80)
+    plt.close(frame)
+    images.append(buffer.getvalue())
+description = (
+    "Two maps of air pressure over North America, step by step through three days of January 1996: a simple forecast, "
+    "pale and late, beside what came, lows that move east"
+)
+player = plotting.FramePlayer(images, description)._repr_html_()
+(Path(__file__).parents[1] / "book" / "forecast_player.html").write_text(player.strip() + "\n")
