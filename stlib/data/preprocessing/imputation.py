@@ -49,17 +49,27 @@ class TimeInterpolation(nn.Module):
 
     def forward(self, series: Tensor, calendar: Tensor | None = None) -> Tensor:
         _check_series(series)
-        observed = ~series.isnan()
         steps = series.shape[1]
-        step = torch.arange(steps, dtype=torch.int32, device=series.device).reshape(-1, *[1] * (series.ndim - 2))
-        before = torch.where(observed, step, -1).cummax(1).values
-        after = torch.where(observed, step, steps).flip(1).cummin(1).values.flip(1)
-        bridged = True if self.limit is None else after - before - 1 <= self.limit
-        a = torch.where(before < 0, after, before).clamp_max(steps - 1)  # NaN where nothing is observed at all
-        b = torch.where(after == steps, before, after).clamp_min(0)
-        weight = (step - a) / (b - a).clamp_min(1).to(series.dtype)
-        line = torch.lerp(series.gather(1, a.long()), series.gather(1, b.long()), weight)
-        return torch.where(~observed & bridged, line, series)
+        rows = series.movedim(1, -1)  # each series in one piece, (B, C, *S, T)
+        x = rows.flatten()
+        missing = x.isnan()
+        gap, known = missing.nonzero().squeeze(1), (~missing).nonzero().squeeze(1)
+        if len(gap) == 0 or len(known) == 0:
+            return series
+        # Both are in order, so as many known values lie before a missing one as its position less earlier missing ones.
+        earlier = gap - torch.arange(len(gap), device=gap.device)
+        before, after = known[(earlier - 1).clamp_min(0)], known[earlier.clamp_max(len(known) - 1)]
+        first = gap - gap % steps  # of its own series
+        has_before = (earlier > 0) & (before >= first)
+        has_after = (earlier < len(known)) & (after < first + steps)
+        fill = has_before | has_after
+        if self.limit is not None:
+            ends = torch.where(has_before, before, first - 1), torch.where(has_after, after, first + steps)
+            fill &= ends[1] - ends[0] - 1 <= self.limit
+        a, b = torch.where(has_before, before, after), torch.where(has_after, after, before)
+        gap, a, b = gap[fill], a[fill], b[fill]
+        weight = (gap - a).to(x.dtype) / (b - a).clamp_min(1).to(x.dtype)
+        return x.index_put((gap,), torch.lerp(x[a], x[b], weight)).view(rows.shape).movedim(-1, 1)
 
 
 class ClimatologyFill(nn.Module):
