@@ -114,9 +114,10 @@ def test_folded_cells_unfold_and_fold(tab):
 
 
 def test_frame_players_play_stop_and_follow_the_slider(tab, page):
-    notebook = ROOT / "book" / page.replace(".html", ".ipynb")
+    sources = {".ipynb": 'class=\\"frame-player\\"', ".md": "_player.html"}  # in an output, or included from a file
+    paths = {(ROOT / "book" / page).with_suffix(suffix): sign for suffix, sign in sources.items()}
     players = tab.locator(".frame-player").all()
-    assert len(players) == (notebook.read_text().count('class=\\"frame-player\\"') if notebook.exists() else 0)
+    assert len(players) == sum(path.read_text().count(sign) for path, sign in paths.items() if path.exists())
     for player in players:
         picture, button, slider = (player.locator(name) for name in ("img", "button", "input"))
         first = picture.get_attribute("src")
