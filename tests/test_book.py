@@ -98,6 +98,14 @@ def test_page_is_light_and_tells_nothing_of_the_machine(page):
     assert str(Path.home()) + "/" not in text
 
 
+def test_every_notebook_is_in_the_book_and_in_the_readme():
+    notebooks = {path.stem for path in BOOK.glob("*.ipynb")}
+    assert notebooks == set(CHAPTERS), "book/_toc.yml does not name every notebook"
+    readme = (ROOT / "README.md").read_text().lower()
+    titles = {name: nbformat.read(BOOK / f"{name}.ipynb", 4).cells[0].source.splitlines()[0][2:] for name in notebooks}
+    assert [title for title in titles.values() if title.lower() not in readme] == []
+
+
 def test_equations_are_set_by_the_copy_of_mathjax_in_the_book():
     assert parse(HTML / "notation.html").select(".math")
     scripts = [path for path in local_files("notation.html") if path.parent == HTML / "_static" / "mathjax"]
