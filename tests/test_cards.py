@@ -12,9 +12,7 @@ MADE += ["nyc-airports", "sunspots", "stocks", "dengue", "a1b", "e1"]
 @pytest.mark.parametrize("name", MADE)
 def test_baseline_errors_on_the_card_are_current(name):
     card = datasets.card(name)
-    table = [
-        line.split("|") for line in getattr(baselines, name.replace("-", "_"))().splitlines() if line.startswith("|")
-    ]
+    table = [line.split("|") for line in baselines.MADE[name]().splitlines() if line.startswith("|")]
     on_card = [line.split("|") for line in card[card.index(baselines.MARK) :].splitlines() if line.startswith("|")]
     assert len(table) > 5
     for row, stored in zip(table, on_card, strict=True):

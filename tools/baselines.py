@@ -2,6 +2,7 @@
 
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -40,14 +41,6 @@ def co2() -> str:
     field = datasets.load("co2")
     options = {"past": 104, "horizon": 52, "train": 0.6, "validation": 0.2, "cycle": "month", "season": 52}
     return section(field, "RMSE", "weeks", leads=(1, 13, 52), **options)
-
-
-def etth1() -> str:
-    return ett("etth1")
-
-
-def etth2() -> str:
-    return ett("etth2")
 
 
 def ett(name: str) -> str:
@@ -125,25 +118,9 @@ def dengue() -> str:
     return section(field, "MAE", "weeks", leads=(1, 4, 8), **options)
 
 
-def a1b() -> str:
-    return climate("a1b")
-
-
-def e1() -> str:
-    return climate("e1")
-
-
 def climate(name: str) -> str:
     options = {"past": 10, "horizon": 10, "train": 140, "validation": 40, "cycle": None}
     return section(datasets.load(name), "RMSE", "years", leads=(1, 5, 10), **options)
-
-
-def m4_weekly() -> str:
-    return m4("m4-weekly", "weeks", horizon=13, leads=(1, 4, 13), past=52)
-
-
-def m4_hourly() -> str:
-    return m4("m4-hourly", "hours", horizon=48, leads=(1, 24, 48), past=168, season=24)
 
 
 def m4(name: str, unit: str, *, horizon: int, **options) -> str:
@@ -194,12 +171,32 @@ def with_baselines(card: str, table: str) -> str:
     return f"{before}{MARK}\n\n{table}{after}"
 
 
+MADE = {
+    "storm": storm,
+    "nasa": nasa,
+    "chicago": chicago,
+    "co2": co2,
+    "etth1": partial(ett, "etth1"),
+    "etth2": partial(ett, "etth2"),
+    "tropical-winds": tropical_winds,
+    "elnino": elnino,
+    "stage4": stage4,
+    "measles": measles,
+    "us-income": us_income,
+    "nyc-flights": nyc_flights,
+    "nyc-airports": nyc_airports,
+    "sunspots": sunspots,
+    "stocks": stocks,
+    "dengue": dengue,
+    "a1b": partial(climate, "a1b"),
+    "e1": partial(climate, "e1"),
+    "m4-weekly": partial(m4, "m4-weekly", "weeks", horizon=13, leads=(1, 4, 13), past=52),
+    "m4-hourly": partial(m4, "m4-hourly", "hours", horizon=48, leads=(1, 24, 48), past=168, season=24),
+}
+
 if __name__ == "__main__":
     outdated = []
-    made = (storm, nasa, chicago, co2, etth1, etth2, tropical_winds, elnino, stage4, measles, us_income, nyc_flights)
-    made += (nyc_airports, sunspots, stocks, dengue, a1b, e1, m4_weekly, m4_hourly)
-    for make in made:
-        name = make.__name__.replace("_", "-")
+    for name, make in MADE.items():
         path = CARDS / name / "card.md"
         old = path.read_text()
         try:
