@@ -16,7 +16,9 @@ $(VENV)/.installed: requirements.txt pyproject.toml
 	@touch $@
 
 # Every page is built each time: a page that Sphinx skips would not be checked again for warnings and broken links.
+# Pages of source go first: Sphinx would keep those whose source is older, with the anchors of the last build.
 book: $(VENV)/.installed
+	@rm -rf book/_build/html/_modules
 	@$(BIN)/jupyter-book build book --config _config.yml --path-output book --all --warningiserror --keep-going --quiet
 	@echo "$(CURDIR)/book/_build/html/index.html"
 
@@ -46,9 +48,10 @@ notebook: $(VENV)/.installed
 student: $(VENV)/.installed
 	@$(BIN)/python tools/student.py $(NB)
 
-# The picture of the README and the landing page.
+# The pictures of the README and the landing page, and the map of the chapters.
 picture: $(VENV)/.installed
 	$(BIN)/python tools/picture.py
+	$(BIN)/python tools/chapter_map.py
 
 # The page of data sets and its pictures, from the cards.
 data-page: $(VENV)/.installed

@@ -1,19 +1,18 @@
 """The built book, which several test files read."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 HTML = BOOK / "_build" / "html"
-TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
-DOCUMENTS = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+DOCUMENTS = re.findall(r"(?:root|file): (\S+)", (BOOK / "_toc.yml").read_text())
 PAGES = [f"{name}.html" for name in [*DOCUMENTS, "search", "genindex"]]
 
 
@@ -23,11 +22,12 @@ def built() -> Path:
     HTML.parent.mkdir(exist_ok=True)
     # Two processes that test at the same time build once: the second waits here and finds the pages.
     with FileLock(HTML.parent / "lock"):
-        folders = BOOK / "_static", BOOK / "data_pictures"
+        folders = BOOK / "_static", BOOK / "data_pictures", BOOK / "api", ROOT / "stlib"
         sources = [
             ROOT / "_config.yml",
+            ROOT / "tools" / "docstrings.py",
             *BOOK.glob("*.*"),
-            *(path for folder in folders for path in folder.rglob("*.*")),
+            *(path for folder in folders for path in folder.rglob("*.*") if path.suffix != ".pyc"),
         ]
         pages = [HTML / page for page in PAGES]
         newest = max(path.stat().st_mtime for path in sources)

@@ -1,5 +1,6 @@
 """The built book: what a reader clicks, sees and downloads is there, and nothing is fetched from elsewhere."""
 
+import importlib.util
 import json
 import re
 from functools import cache
@@ -15,8 +16,7 @@ ROOT = Path(__file__).parents[1]
 BOOK = ROOT / "book"
 HTML = BOOK / "_build" / "html"
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
-TOC = yaml.safe_load((BOOK / "_toc.yml").read_text())
-DOCUMENTS = [TOC["root"]] + [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+DOCUMENTS = re.findall(r"(?:root|file): (\S+)", (BOOK / "_toc.yml").read_text())
 CHAPTERS = [name for name in DOCUMENTS if (BOOK / f"{name}.ipynb").exists()]
 OUTSIDE = re.compile(r"^\s*(https?:)?//", re.IGNORECASE)
 SOURCES = {"script": "src", "link": "href", "img": "src", "source": "src", "iframe": "src", "video": "src",
@@ -37,7 +37,7 @@ def references(page: str) -> list[str]:
 
 def local_files(page: str) -> set[Path]:
     paths = {urlsplit(address).path for address in references(page) if not address.startswith("data:")}
-    return {(HTML / unquote(path)).resolve() for path in paths if path}
+    return {((HTML / page).parent / unquote(path)).resolve() for path in paths if path}
 
 
 def test_page_has_a_title_and_a_language(page):
@@ -104,6 +104,22 @@ def test_every_notebook_is_in_the_book_and_in_the_readme():
     readme = (ROOT / "README.md").read_text().lower()
     titles = {name: nbformat.read(BOOK / f"{name}.ipynb", 4).cells[0].source.splitlines()[0][2:] for name in notebooks}
     assert [title for title in titles.values() if title.lower() not in readme] == []
+
+
+def test_the_map_and_the_tables_name_every_chapter_and_what_it_needs():
+    spec = importlib.util.spec_from_file_location("chapter_map", ROOT / "tools" / "chapter_map.py")
+    chapter_map = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(chapter_map)
+    chapters = chapter_map.chapters()
+    assert list(chapters) == CHAPTERS
+    svg = (BOOK / "_static" / "chapters.svg").read_text()
+    drawn = set(re.findall(r'id="([\w-]+) to ([\w-]+)"', svg))
+    needs = chapter_map.direct({name: own for name, (_, own) in chapters.items()})
+    assert drawn == {(other, name) for name in needs for other in needs[name]}, "run tools/chapter_map.py"
+    words = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
+    assert [title for title, _ in chapters.values() if title not in words] == []
+    for page in ("index.md", "teaching.md"):
+        assert re.findall(r"^\| \[.*?\]\(([\w-]+)\.ipynb\)", (BOOK / page).read_text(), re.MULTILINE) == CHAPTERS
 
 
 def test_equations_are_set_by_the_copy_of_mathjax_in_the_book():

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+GLOSSARY = ROOT / "book" / "glossary.md"
 # Right, though codespell's dictionary of misspellings holds them: names, abbreviations, parts of DOIs.
 RIGHT = "patter,mape,ot,coo"
 FOLDERS = {"book": "*.md", "data": "card.md", "stlib": "*.py", "tools": "*.py", "tests": "*.py", "benchmarks": "*.py"}
@@ -40,3 +41,16 @@ def test_no_common_misspelling(tmp_path):
 def test_nothing_is_left_to_do():
     unfinished = re.compile(r"\b(TODO|FIXME|XXX|TBD|lorem ipsum)\b")
     assert [(name, hit[0]) for name, text in texts() if (hit := unfinished.search(text))] == []
+
+
+def test_the_chapters_link_every_word_of_the_glossary_that_they_use():
+    slug = {term: re.sub(r"\s", "-", term.lower()) for term in re.findall(r"^### (.+)$", GLOSSARY.read_text(), re.M)}
+    cells = [cell for path in (ROOT / "book").glob("*.ipynb") for cell in json.loads(path.read_text())["cells"]]
+    prose = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    linked = set(re.findall(r"glossary\.md#([\w-]+)", prose))
+    assert linked <= set(slug.values())
+    words = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)|^#.*|^- .*doi:.*", "", prose, flags=re.MULTILINE)
+    used = {
+        term for term in slug if re.search(rf"\b{re.escape(term)}s?\b", words, 0 if term.isupper() else re.IGNORECASE)
+    }
+    assert sorted(term for term in used if slug[term] not in linked) == []

@@ -20,7 +20,9 @@ spec = importlib.util.spec_from_file_location("student_tool", ROOT / "tools" / "
 student = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(student)
 
-CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
+BOOK = ROOT / "book"
+ADDRESS = student.ADDRESS
+CHAPTERS = sorted(BOOK.glob("*.ipynb"))
 EXERCISES = json.loads((Path(reporting.__file__).parent / "exercises.json").read_text())
 MISTAKES = [(name, hint) for name, exercise in EXERCISES.items() for hint in exercise["mistakes"]]
 TITLE = "# @title Solution"
@@ -84,12 +86,22 @@ def test_no_solution_is_left(path, folder):
 @each_chapter
 def test_everything_else_is_there_in_order_and_was_not_run(path, folder):
     notebook, _ = written(path, folder)
-    kept = [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
+    sources = [cell.source.replace(f"]({ADDRESS}/", "](") for cell in notebook.cells]
+    kept = [(cell.cell_type, text, cell.metadata) for cell, text in zip(notebook.cells, sources, strict=True)]
     assert kept == [(cell.cell_type, cell.source, cell.metadata) for cell in others(path)]
     assert code(notebook.cells)[0].metadata["tags"] == ["setup", "hide-input"]
     assert [(cell.outputs, cell.execution_count) for cell in code(notebook.cells)] == [([], None)] * len(
         code(others(path))
     )
+
+
+@each_chapter
+def test_links_lead_to_chapters_beside_it_and_to_pages_of_the_repository(path, folder):
+    text = "\n".join(cell.source for cell in written(path, folder)[0].cells if cell.cell_type == "markdown")
+    links = set(re.findall(r"\]\(((?!https?://(?!github)|#)[^)#]+)", text))
+    pages = {link for link in links if link.startswith(f"{ADDRESS}/")}
+    assert pages and {(BOOK / link.removeprefix(f"{ADDRESS}/")).is_file() for link in pages} == {True}
+    assert [link for link in links - pages if not (link.endswith(".ipynb") and (BOOK / link).is_file())] == []
 
 
 @each_chapter

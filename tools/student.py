@@ -2,17 +2,24 @@
 
     python tools/student.py book/x.ipynb [...]
 
-An exercise stands there with its text, its hint, `... # your answer` and its `check`. A student version that somebody
-worked on is left as it is: move it away to get a new one.
+An exercise stands there with its text, its hint, `... # your answer` and its `check`. Links to pages that are no
+chapters lead to the repository. A student version that somebody worked on is left as it is: move it away to get a new
+one.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 import notebook as tool
+import yaml
 
-STUDENT = Path(__file__).parents[1] / "student"
+ROOT = Path(__file__).parents[1]
+STUDENT = ROOT / "student"
+PAGE = re.compile(r"\]\(([\w-]+\.md\b)")
+REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
+ADDRESS = f"{REPOSITORY['url']}/blob/{REPOSITORY['branch']}/{REPOSITORY['path_to_book']}"
 
 
 def is_solution(cell):
@@ -26,7 +33,9 @@ def without_solutions(chapter):
     for cell in student.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    return student
+        else:
+            cell.source = PAGE.sub(rf"]({ADDRESS}/\1", cell.source)
+    return tool.normalise(student)
 
 
 def is_worked_on(path):

@@ -78,11 +78,11 @@ def card(name: str) -> str:
 def load(name: str) -> xr.DataArray | xr.Dataset:
     """Load a data set into memory.
 
-    Returns float32 values with dims (time, channel, *space), missing values as NaN. `time` is regular and strictly
-    increasing: datetime64[ns], where a month or a year is labelled by its first day, or whole numbers where the
-    calendar has no equal steps (the card says why, and other coordinates give the date). On a grid `lat` and `lon` grow
-    with the row and column index. The attrs are `units`, `long_name`, `licence`, `source` and `citation`; where units
-    differ along a dimension they are the coordinate `units`, and the attribute says "per channel" (or what that
+    Returns float32 values with dims ``("time", "channel", *space)``, missing values as NaN. `time` is regular and
+    strictly increasing: datetime64[ns], where a month or a year is labelled by its first day, or whole numbers where
+    the calendar has no equal steps (the card says why, and other coordinates give the date). On a grid `lat` and `lon`
+    grow with the row and column index. The attrs are `units`, `long_name`, `licence`, `source` and `citation`; where
+    units differ along a dimension they are the coordinate `units`, and the attribute says "per channel" (or what that
     dimension is called).
 
     Some are a Dataset: "chicago" of `riders` (time, channel, station), `weather` (time, weather_variable) and `games`

@@ -153,7 +153,7 @@ def correlation(
     variation has none. Of equal correlations the place with the smaller number comes first. A shared season or trend
     makes all places look alike: remove it first, with ``train.map``.
 
-    Shapes: the field is (T, C, *S), and ``channel``, the label of one, is needed if there are several. Gives (N, N)
+    Shapes: the field is ``(T, C, *S)``, and ``channel``, the label of one, is needed if there are several. Gives (N, N)
     with N places in the order of ``field.flatten(2)``; the diagonal is 0.
     Raises ValueError for a validation or test part, which would leak the future into the graph; for an unknown or
     missing ``channel``, ``k`` outside 1 to N - 1, a negative lag, or fewer than ``min_pairs`` steps after the lag.

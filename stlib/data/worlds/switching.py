@@ -167,7 +167,7 @@ class OptimalSwitching(nn.Module):
         return torch.stack(probabilities, 1)
 
     def mean_ahead(self, probability: Tensor, last: Tensor) -> Tensor:
-        """The mean of what follows ``last`` (B, C, *S), given the regime's probabilities there (B, C, *S, 2)."""
+        """The mean of what follows ``last``, ``(B, C, *S)``, given the regime's probabilities, ``(B, C, *S, 2)``."""
         weighted = probability * last[..., None]
         means = []
         for _ in range(self.horizon):
