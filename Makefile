@@ -37,7 +37,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -rs -n 2 --dist loadfile
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --nbval book
 
 # Executes and normalises notebooks: all, or NB=book/x.ipynb.

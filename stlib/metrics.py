@@ -143,8 +143,9 @@ def mase(forecast: Tensor, truth: Tensor, scale: Tensor, *, dim: Dim = None) -> 
 def r2(forecast: Tensor, truth: Tensor, *, dim: Dim = None) -> Tensor:
     r"""Coefficient of determination: :math:`1 - \sum(\hat x - x)^2 / \sum(x - \bar x)^2`, no units, at most 1.
 
-    The reference :math:`\bar x` is the mean of the observed truth over ``dim``. That mean is known only afterwards, so
-    0 is harder to reach than the skill of a climatology from the training part. A constant truth gives -inf or NaN.
+    The reference :math:`\bar x` is the mean of the observed truth over ``dim``. For one series that mean, known only
+    afterwards, is harder to beat than a climatology from the training part. Over places or seasons that differ it is an
+    easy reference: knowing the place is then enough for a high score. A constant truth gives -inf or NaN.
     Source: Nash and Sutcliffe (1970), doi:10.1016/0022-1694(70)90255-6.
 
     >>> r2(torch.tensor([1.0, 3.0, 4.0]), torch.tensor([1.0, 3.0, 5.0])).item()
@@ -186,7 +187,10 @@ def crps_gaussian(mean: Tensor, std: Tensor, truth: Tensor, *, dim: Dim = None) 
 
     .. math:: \sigma\left[z\,(2\Phi(z) - 1) + 2\varphi(z) - 1/\sqrt\pi\right], \quad z = (x - \mu) / \sigma
 
-    It is a proper score, and for a spread of nearly 0 it is the absolute error.
+    :math:`\mu` and :math:`\sigma` are the distribution's mean and standard deviation, :math:`\Phi` and
+    :math:`\varphi` the distribution function and the density of the standard normal. The score is proper: on average no
+    other forecast does better than the distribution the truth comes from. For a spread of nearly 0 it is the absolute
+    error.
     Raises ValueError for an ``std`` that is not positive where the truth is observed.
     Source: Gneiting, Raftery, Westveld and Goldman (2005), doi:10.1175/MWR2904.1.
 
@@ -204,14 +208,14 @@ def crps_gaussian(mean: Tensor, std: Tensor, truth: Tensor, *, dim: Dim = None) 
 
 
 def crps_sample(samples: Tensor, truth: Tensor, *, sample_dim: int = 0, fair: bool = True, dim: Dim = None) -> Tensor:
-    r"""Continuous ranked probability score of an ensemble of :math:`m` members, in the units of the data.
+    r"""Continuous ranked probability score of an ensemble of :math:`M` members, in the units of the data.
 
-    .. math:: \frac1m\sum_i |x_i - x| - \frac1{2 m (m - 1)}\sum_{i,j} |x_i - x_j|
+    .. math:: \frac1M\sum_i |x_i - x| - \frac1{2 M (M - 1)}\sum_{i,j} |x_i - x_j|
 
     ``fair=True`` estimates the score of the distribution that the members were drawn from, without bias, so ensembles
-    of different sizes compare; it may be below 0. ``fair=False`` divides by :math:`2 m^2` and scores the members
+    of different sizes compare; it may be below 0. ``fair=False`` divides by :math:`2 M^2` and scores the members
     themselves, as an empirical distribution; a small ensemble then looks worse. The double sum is taken over sorted
-    members, :math:`2\sum_i (2i - m - 1)\,x_{(i)}`, in :math:`O(m \log m)`.
+    members, :math:`2\sum_i (2i - M - 1)\,x_{(i)}`, in :math:`O(M \log M)`.
 
     Shapes: ``samples`` has the truth's shape with the members on an extra ``sample_dim``; ``dim`` counts the dims of
     the truth.
@@ -239,9 +243,9 @@ def crps_sample(samples: Tensor, truth: Tensor, *, sample_dim: int = 0, fair: bo
 
 
 def pinball(forecast_quantile: Tensor, truth: Tensor, level: float, *, dim: Dim = None) -> Tensor:
-    r"""Pinball (quantile) loss: the mean of :math:`\max(\tau(x - q), (\tau - 1)(x - q))`, in the units of the data.
+    r"""Pinball (quantile) loss: the mean of :math:`\max(\alpha(x - q), (\alpha - 1)(x - q))`, in the units of the data.
 
-    The quantile of ``level`` :math:`\tau` minimises it; at 0.5 it is half the absolute error.
+    The quantile of ``level`` :math:`\alpha` minimises it; at 0.5 it is half the absolute error.
     Raises ValueError for a level outside (0, 1).
     Source: Koenker and Bassett (1978), doi:10.2307/1913643.
 

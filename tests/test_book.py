@@ -1,12 +1,12 @@
 """The built book: what a reader clicks, sees and downloads is there, and nothing is fetched from elsewhere."""
 
-import importlib.util
 import json
 import re
 from functools import cache
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import chapter_map
 import nbformat
 import pytest
 import yaml
@@ -101,25 +101,32 @@ def test_page_is_light_and_tells_nothing_of_the_machine(page):
 def test_every_notebook_is_in_the_book_and_in_the_readme():
     notebooks = {path.stem for path in BOOK.glob("*.ipynb")}
     assert notebooks == set(CHAPTERS), "book/_toc.yml does not name every notebook"
-    readme = (ROOT / "README.md").read_text().lower()
-    titles = {name: nbformat.read(BOOK / f"{name}.ipynb", 4).cells[0].source.splitlines()[0][2:] for name in notebooks}
-    assert [title for title in titles.values() if title.lower() not in readme] == []
+    finished = set(re.findall(r"^\|.*\| (.+) \| finished \|$", (ROOT / "README.md").read_text(), re.MULTILINE))
+    titles = {nbformat.read(BOOK / f"{name}.ipynb", 4).cells[0].source.splitlines()[0][2:] for name in notebooks}
+    assert finished == titles, "the table of README.md has a row for each chapter, with its title and 'finished'"
+
+
+def test_the_tables_give_each_chapter_its_minutes():
+    teaching = (BOOK / "teaching.md").read_text()
+    minutes = dict(re.findall(r"^\| \[.*?\]\(([\w-]+)\.ipynb\) \|.*\| (\d+) \|.*\|$", teaching, re.MULTILINE))
+    heads = {name: nbformat.read(BOOK / f"{name}.ipynb", 4).cells[0].source for name in CHAPTERS}
+    said = {name: re.search(r"\*\*Time:\*\* (\d+) minutes", head)[1] for name, head in heads.items()}
+    assert minutes == said, "the minutes in book/teaching.md are not those in the heads of the chapters"
 
 
 def test_the_map_and_the_tables_name_every_chapter_and_what_it_needs():
-    spec = importlib.util.spec_from_file_location("chapter_map", ROOT / "tools" / "chapter_map.py")
-    chapter_map = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(chapter_map)
-    chapters = chapter_map.chapters()
-    assert list(chapters) == CHAPTERS
+    titles, graph = chapter_map.chapters()
+    assert list(titles) == CHAPTERS
     svg = (BOOK / "_static" / "chapters.svg").read_text()
-    drawn = set(re.findall(r'id="([\w-]+) to ([\w-]+)"', svg))
-    needs = chapter_map.direct({name: own for name, (_, own) in chapters.items()})
-    assert drawn == {(other, name) for name in needs for other in needs[name]}, "run tools/chapter_map.py"
-    words = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", svg))
-    assert [title for title, _ in chapters.values() if title not in words] == []
+    assert svg == chapter_map.draw(titles, graph), "run tools/chapter_map.py"
+    assert set(re.findall(r'id="([\w-]+) to ([\w-]+)"', svg)) == set(graph.edges)
     for page in ("index.md", "teaching.md"):
-        assert re.findall(r"^\| \[.*?\]\(([\w-]+)\.ipynb\)", (BOOK / page).read_text(), re.MULTILINE) == CHAPTERS
+        text = (BOOK / page).read_text()
+        assert "_static/chapters.svg" in text
+        rows = dict(re.findall(r"^\| \[.*?\]\(([\w-]+)\.ipynb\) \|.*\| ([^|]+) \|$", text, re.MULTILINE))
+        assert list(rows) == CHAPTERS, f"book/{page} needs a row for each chapter, in the order of the book"
+        unsaid = [(name, need) for need, name in graph.edges if titles[need] not in rows[name]]
+        assert unsaid == [], f"book/{page} leaves out what a chapter needs"
 
 
 def test_equations_are_set_by_the_copy_of_mathjax_in_the_book():

@@ -29,6 +29,7 @@ import re
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from markdown_it import MarkdownIt
@@ -424,6 +425,13 @@ def test_every_work_cited_is_on_the_page_of_references(path):
     listed = (ROOT / "book" / "references.md").read_text()
     assert cited, "cite at least one work by DOI"
     assert [doi for doi in cited if doi not in listed] == [], "these are not in book/references.md"
+
+
+def test_every_work_on_the_page_of_references_is_cited():
+    listed = re.findall(r"\(https://doi\.org/([^)\s]+)\)", (ROOT / "book" / "references.md").read_text())
+    chapters = "".join(cell.source for path in CHAPTERS for cell in tool.read(path)[0].cells)
+    page = unquote((ROOT / "book" / "data.md").read_text())
+    assert [doi for doi in listed if doi not in chapters and unquote(doi) not in page] == []
 
 
 # The normaliser.

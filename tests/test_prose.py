@@ -20,9 +20,11 @@ def texts():
         for path in sorted((ROOT / folder).rglob(pattern)):
             if "_build" not in path.parts and path != Path(__file__):
                 yield str(path.relative_to(ROOT)), path.read_text()
+    yield "exercises.json", (ROOT / "stlib" / "exercises.json").read_text()
     for path in sorted((ROOT / "book").glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
-        yield path.name, "\n".join("".join(cell["source"]) for cell in cells)
+        images = [cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "") for cell in cells]
+        yield path.name, "\n".join(["".join(cell["source"]) for cell in cells] + images)
 
 
 def test_no_common_misspelling(tmp_path):
@@ -43,14 +45,36 @@ def test_nothing_is_left_to_do():
     assert [(name, hit[0]) for name, text in texts() if (hit := unfinished.search(text))] == []
 
 
-def test_the_chapters_link_every_word_of_the_glossary_that_they_use():
-    slug = {term: re.sub(r"\s", "-", term.lower()) for term in re.findall(r"^### (.+)$", GLOSSARY.read_text(), re.M)}
-    cells = [cell for path in (ROOT / "book").glob("*.ipynb") for cell in json.loads(path.read_text())["cells"]]
-    prose = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    linked = set(re.findall(r"glossary\.md#([\w-]+)", prose))
+def test_the_chapters_link_every_word_of_the_glossary_that_they_use_and_it_leads_back():
+    entries = re.findall(r"^### (.+)\n\n(.+)", GLOSSARY.read_text(), re.MULTILINE)
+    slug = {term: re.sub(r"[^\w -]", "", term.lower()).replace(" ", "-") for term, _ in entries}
+    prose = {}
+    for path in (ROOT / "book").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        prose[path.name] = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    together = "\n\n".join(prose.values())
+    linked = set(re.findall(r"glossary\.md#([\w-]+)", together))
     assert linked <= set(slug.values())
-    words = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)|^#.*|^- .*doi:.*", "", prose, flags=re.MULTILINE)
-    used = {
-        term for term in slug if re.search(rf"\b{re.escape(term)}s?\b", words, 0 if term.isupper() else re.IGNORECASE)
-    }
-    assert sorted(term for term in used if slug[term] not in linked) == []
+    words = re.sub(r"`[^`]*`|\$[^$]*\$|\]\([^)]*\)|^#.*|^- .*doi:.*", "", together, flags=re.MULTILINE)
+    for term, text in entries:
+        used = re.search(rf"\b{re.escape(term)}s?\b", words, 0 if term.isupper() else re.IGNORECASE)
+        assert slug[term] in linked or not used, f"{term!r} is used in the chapters: link it at its first use"
+        back = re.search(r"→ \[.+\]\((.+\.ipynb)\)$", text)
+        if slug[term] in linked:
+            assert back and f"glossary.md#{slug[term]})" in prose[back[1]], (
+                f"{term!r} does not lead to a chapter with it"
+            )
+
+
+def test_the_glossary_is_in_order_and_in_two_languages():
+    entries = re.findall(r"^(##+) (.+)\n\n(.+)", GLOSSARY.read_text(), re.MULTILINE)
+    terms = [term for marks, term, _ in entries if marks == "###"]
+    assert terms == sorted(set(terms), key=str.casefold)
+    letter = ""
+    for marks, term, text in entries:
+        assert marks in ("##", "###")
+        if marks == "##":
+            letter = term
+        else:
+            assert term[0].upper() == letter
+            assert re.match(r"[\w ]*[\u4e00-\u9fff]", text), f"{term} needs its Chinese first"

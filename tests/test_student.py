@@ -1,7 +1,6 @@
 """Student versions: nothing of a solution is left, everything else is there, and every exercise can be done."""
 
 import copy
-import importlib.util
 import json
 import re
 import symtable
@@ -11,17 +10,17 @@ from pathlib import Path
 import nbformat
 import notebook as tool
 import pytest
+import student
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from stlib import reporting
 
 ROOT = Path(__file__).parents[1]
-spec = importlib.util.spec_from_file_location("student_tool", ROOT / "tools" / "student.py")
-student = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(student)
 
 BOOK = ROOT / "book"
-ADDRESS = student.ADDRESS
+REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+ADDRESS = f"{REPOSITORY}/blob/main/book"
 CHAPTERS = sorted(BOOK.glob("*.ipynb"))
 EXERCISES = json.loads((Path(reporting.__file__).parent / "exercises.json").read_text())
 MISTAKES = [(name, hint) for name, exercise in EXERCISES.items() for hint in exercise["mistakes"]]

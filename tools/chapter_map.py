@@ -3,10 +3,13 @@
 What a chapter needs are the chapters that the prerequisites in its head link to.
 """
 
+import io
 import re
+import textwrap
 from pathlib import Path
 
 import matplotlib
+import networkx as nx
 import notebook as tool
 import yaml
 
@@ -16,66 +19,57 @@ from matplotlib import pyplot as plt
 
 BOOK = Path(__file__).parents[1] / "book"
 PICTURE = BOOK / "_static" / "chapters.svg"
-WIDTH, HEIGHT = 2.3, 0.62  # of a box, inches
+WIDTH, HEIGHT, GAP = 2.0, 0.55, 0.45  # of a box and between two of them, inches
+ACROSS = 2  # boxes in a row: more would be too small to read on a phone
 
 
 def chapters():
-    """The title and the needs of each chapter, by its name, in the order of the book."""
+    """Titles by name, in the order of the book, and a graph: an edge from each chapter to those that need it."""
     toc = yaml.safe_load((BOOK / "_toc.yml").read_text())
     names = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    heads = {name: tool.read(BOOK / f"{name}.ipynb")[0].cells[0].source for name in names if in_book(name)}
-    prerequisites = {
-        name: re.search(r"^\*\*Prerequisites:\*\* .*", head, re.MULTILINE)[0] for name, head in heads.items()
-    }
-    return {
-        name: (head.splitlines()[0].removeprefix("# "), re.findall(r"\(([\w-]+)\.ipynb", prerequisites[name]))
-        for name, head in heads.items()
-    }
+    titles, graph = {}, nx.DiGraph()
+    for name in (name for name in names if (BOOK / f"{name}.ipynb").exists()):
+        head = tool.read(BOOK / f"{name}.ipynb")[0].cells[0].source
+        prerequisites = re.search(r"^\*\*Prerequisites:\*\*(.|\n)+?(?=\n\n|\Z)", head, re.MULTILINE)
+        if not prerequisites:
+            raise ValueError(f"{name} needs a paragraph **Prerequisites:** in its head")
+        needs = re.findall(r"\(([\w-]+)\.ipynb", prerequisites[0])
+        if late := [other for other in needs if other not in titles]:
+            raise ValueError(f"{name} needs {', '.join(late)}, which book/_toc.yml does not name before it")
+        titles[name] = head.splitlines()[0].removeprefix("# ")
+        graph.add_node(name)
+        graph.add_edges_from((other, name) for other in needs)
+    return titles, nx.transitive_reduction(graph)
 
 
-def in_book(name):
-    return (BOOK / f"{name}.ipynb").exists()
-
-
-def direct(needs):
-    """The needs that are not already needs of another need."""
-
-    def all_of(name):
-        return set(needs[name]).union(*(all_of(other) for other in needs[name]))
-
-    return {name: [n for n in own if not any(n in all_of(other) for other in own)] for name, own in needs.items()}
-
-
-def places(needs):
-    """Column and row of each box: one column right of the last chapter needed, rows in the order of the book."""
-    column, filled, place = {}, {}, {}
-    for name in needs:  # in the order of the book, so what a chapter needs comes before it
-        column[name] = 1 + max((column[other] for other in needs[name]), default=-1)
-        place[name] = column[name], filled.get(column[name], 0)
-        filled[column[name]] = place[name][1] + 1
-    return place
-
-
-def draw():
-    titles = {name: title for name, (title, _) in chapters().items()}
-    needs = direct({name: own for name, (_, own) in chapters().items()})
-    place = places(needs)
-    columns, rows = (1 + max(spot[axis] for spot in place.values()) for axis in (0, 1))
+def draw(titles, graph):
+    """The map as SVG. Each row of boxes needs only chapters in rows above it."""
+    order = list(titles)
+    generations = [sorted(row, key=order.index) for row in nx.topological_generations(graph)]
+    rows = [row[i : i + ACROSS] for row in generations for i in range(0, len(row), ACROSS)]
+    spot = {name: (x - (len(row) - 1) / 2, y) for y, row in enumerate(rows) for x, name in enumerate(row)}
+    across, down = WIDTH + GAP, HEIGHT + GAP
+    width = across * max(map(len, rows))
     with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": "chapters", "font.size": 10}):
-        figure = plt.figure(figsize=((WIDTH + 0.5) * columns, (HEIGHT + 0.25) * rows))
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, (WIDTH + 0.5) * columns), ylim=((HEIGHT + 0.25) * rows, 0))
+        figure = plt.figure(figsize=(width, down * len(rows)))
+        axes = figure.add_axes((0, 0, 1, 1), xlim=(-width / 2, width / 2), ylim=(down * (len(rows) - 0.5), -down / 2))
         axes.axis("off")
-        spots = {n: ((WIDTH + 0.5) * (c + 0.5), (HEIGHT + 0.25) * (r + 0.5)) for n, (c, r) in place.items()}
-        for name, (x, y) in spots.items():
-            box = plt.Rectangle((x - WIDTH / 2, y - HEIGHT / 2), WIDTH, HEIGHT, facecolor="#eef3f8", edgecolor="0.3")
-            axes.add_patch(box)
-            axes.text(x, y, titles[name].replace(" in space", "\nin space"), ha="center", va="center")
-            for other in needs[name]:
-                start, end = (spots[other][0] + WIDTH / 2, spots[other][1]), (x - WIDTH / 2, y)
-                arrow = axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.3"})
-                arrow.arrow_patch.set_gid(f"{other} to {name}")
-        figure.savefig(PICTURE, facecolor="white", metadata={"Date": None, "Creator": None})
+        for name, (x, y) in spot.items():
+            corner = x * across - WIDTH / 2, y * down - HEIGHT / 2
+            axes.add_patch(plt.Rectangle(corner, WIDTH, HEIGHT, facecolor="#eef3f8", edgecolor="0.3"))
+            axes.text(x * across, y * down, textwrap.fill(titles[name], 24), ha="center", va="center", gid=name)
+        for above, below in sorted(graph.edges):
+            (x0, y0), (x1, y1) = spot[above], spot[below]
+            ends = (x1 * across, y1 * down - HEIGHT / 2), (x0 * across, y0 * down + HEIGHT / 2)
+            arrow = axes.annotate(
+                "", *ends, arrowprops={"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0}
+            )
+            arrow.arrow_patch.set_gid(f"{above} to {below}")
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    return buffer.getvalue()
 
 
 if __name__ == "__main__":
-    draw()
+    PICTURE.write_text(draw(*chapters()), encoding="utf-8")

@@ -64,8 +64,8 @@ readers have the same numbers.
 **How a card is made.** Each set has a card, and this page is made from the cards. Whoever adds a set writes down what
 it is, the evidence that its licence allows sharing, and every step from the source to the file. Then the flaws are
 looked for in the file itself: gaps, stuck and repeated values, jumps, odd units, changes of method. The card lists
-what was found, and the errors of simple forecasts to beat. Below are the headlines; read the card before you draw
-conclusions.
+what was found, and the errors of simple forecasts to beat. Below are the headlines, and the whole card, folded; read
+it before you draw conclusions.
 
 ## All sets
 """
@@ -113,7 +113,18 @@ def section(name: str, facts) -> str:
         alt = " ".join(PICTURES[name].__doc__.split())
         parts.append(f"![{alt}]({PICTURE_FOLDER.name}/{name}.png)\n")
     parts += [what + "\n", *(f"- {label}: {value}" for label, value in fact_list(name, facts, text).items()), ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, folded(text)])
+
+
+def folded(card: str) -> str:
+    """A card without what the section says already, its headings in bold type: they are no headings of the page."""
+    rest = "## Licence and its evidence" + card.split("## Licence and its evidence", 1)[1]
+    rest = re.sub(r"^#+ (.+)$", r"**\1**", re.sub(r"^<!--.*-->\n+", "", rest, flags=re.MULTILINE), flags=re.MULTILINE)
+    return f"<details>\n<summary>The whole card of {title_of(card)}</summary>\n\n{rest.strip()}\n\n</details>\n"
+
+
+def title_of(card: str) -> str:
+    return card.splitlines()[0].removeprefix("# ")
 
 
 def fact_list(name: str, facts, text: str) -> dict[str, str]:

@@ -28,18 +28,20 @@ models = {
 }
 scores = {name: score(backtest(model, parts.test)) for name, model in models.items()}
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+STATIC = Path(__file__).parents[1] / "book" / "_static"
+figure, left = plt.subplots(figsize=(4.5, 3.4))
 image = left.pcolormesh(storm["lon"], storm["lat"], storm, shading="nearest")
-left.set(
-    xlabel="longitude (°E)", ylabel="latitude (°N)", title="Real data: a snow storm, 8 January 1996", facecolor="0.8"
-)
+left.set(xlabel="longitude (°E)", ylabel="latitude (°N)", title="A snow storm, 8 January 1996", facecolor="0.8")
 left.grid(False)
 figure.colorbar(image, ax=left, label="pressure (hPa)")
+figure.savefig(STATIC / "picture_storm.png", dpi=100)
+
+figure, right = plt.subplots(figsize=(4.5, 3.4))
 plotting.by_lead(scores, ylabel="error (RMSE)", xlabel="lead (steps)", ax=right)
-right.fill_between(range(1, 9), scores["best possible"], scores["damped anomaly"], color="0.92")
+right.fill_between(range(1, 9), scores["best possible"], scores["damped anomaly"], color="#dbe9f6")
 right.annotate("what models can win", (4.3, 0.82), fontsize=8)
-right.set(title="A known world: how far from the best possible?")
-figure.savefig(Path(__file__).parents[1] / "book" / "_static" / "picture.png", dpi=100)
+right.set(title="How far from the best possible?")
+figure.savefig(STATIC / "picture_world.png", dpi=100)
 
 # The moving picture of the landing page: each map of the test days beside the forecast made for it a day before.
 parts = windows.split(datasets.load("storm").sel(channel=["pressure"]), past=4, horizon=4, train=32, validation=12)

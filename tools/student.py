@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 STUDENT = ROOT / "student"
-PAGE = re.compile(r"\]\(([\w-]+\.md\b)")
+PAGE = re.compile(r"\]\((?!https?://|#)([^)\s]+)(?<!\.ipynb)\)")
 REPOSITORY = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
 ADDRESS = f"{REPOSITORY['url']}/blob/{REPOSITORY['branch']}/{REPOSITORY['path_to_book']}"
 
@@ -34,7 +34,7 @@ def without_solutions(chapter):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         else:
-            cell.source = PAGE.sub(rf"]({ADDRESS}/\1", cell.source)
+            cell.source = PAGE.sub(rf"]({ADDRESS}/\1)", cell.source)
     return tool.normalise(student)
 
 

@@ -1,11 +1,11 @@
 """Augmentation: training windows changed at random, in ways that should not change what a good forecaster does.
 
 Each function takes a `Batch` and a generator and returns a new `Batch`. With its options filled in by
-``functools.partial`` it is an ``augment(batch, generator) -> Batch``:
+``functools.partial`` it is an ``augment(batch, generator) -> Batch``::
 
     augment = partial(jitter, spread=0.1)
 
-Several are one after the other, in a function of yours:
+Several are one after the other, in a function of yours::
 
     def augment(batch, generator):
         return flip(jitter(batch, generator, spread=0.1), generator, axis="width")

@@ -14,11 +14,16 @@ CALENDAR = ("month", "weekday", "hour", "day_of_year")
 
 
 class Batch(NamedTuple):
-    """What a forecaster sees, what it should have said, and the calendar of both."""
+    """What a forecaster sees, what it should have said, and the calendar of both.
 
-    past: Tensor  # (B, past, C, *S)
-    future: Tensor  # (B, horizon, C, *S)
-    calendar: Tensor | None  # (B, past + horizon, 4), whole numbers from 0, columns as in CALENDAR
+    Shapes: ``past`` is ``(B, past, C, *S)``, ``future`` is ``(B, horizon, C, *S)``, and ``calendar`` is
+    ``(B, past + horizon, 4)``: whole numbers from 0, with the columns month, weekday, hour and day of the year, or None
+    where time has no dates.
+    """
+
+    past: Tensor
+    future: Tensor
+    calendar: Tensor | None  # columns as in CALENDAR
 
     def inputs(self, model: nn.Module) -> tuple[Tensor, ...]:
         """What ``model.forward`` is given: the past, and the calendar if it asks for one and time has dates."""
@@ -29,7 +34,7 @@ class Batch(NamedTuple):
 
 
 class Windows:
-    r"""Every (past, future) pair of one part of a field, cut on demand from a single tensor.
+    r"""Every (past, future) pair of one part of a field, cut on demand from a single tensor. `split` makes them.
 
     A window belongs to the part that holds *all* its targets. Its past may reach back into earlier parts: at forecast
     time those steps are known.
@@ -58,7 +63,7 @@ class Windows:
 
     @property
     def calendar(self) -> Tensor | None:
-        """The calendar of `series`, ``(T, 4)``."""
+        """The calendar of `series`, ``(T, 4)``, with the columns of `Batch`."""
         return None if self._calendar is None else self._calendar[self._touched]
 
     def __len__(self) -> int:
@@ -99,7 +104,7 @@ class Windows:
 
 
 class Split(NamedTuple):
-    """The three parts of a field, in time order."""
+    """The three parts of a field, in time order: ``train``, ``validation`` and ``test``, each a `Windows`."""
 
     train: Windows
     validation: Windows
@@ -117,7 +122,7 @@ def split(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Split:
-    """Cut a field in time order into training, validation and test windows.
+    """Cut a field, an xarray array, in time order into a `Split` of training, validation and test windows.
 
     ``train`` and ``validation`` are shares of the steps (floats) or numbers of steps (whole numbers); the test part is
     the rest. ``gap`` steps between two parts are nobody's target: an embargo, for series whose memory is so long that

@@ -41,9 +41,10 @@ def loss_differential(
 ) -> xr.DataArray:
     r"""The loss of one forecaster minus that of another at each origin, averaged over places.
 
-    .. math:: d_t = \frac{1}{|S|} \sum_s L(\hat x^a_{t+h,s} - x_{t+h,s}) - L(\hat x^b_{t+h,s} - x_{t+h,s})
+    .. math:: \delta_t = \frac{1}{N} \sum_n \ell(x_{t+h,n} - \hat x^a_{t+h,n}) - \ell(x_{t+h,n} - \hat x^b_{t+h,n})
 
-    with :math:`L(e) = e^2` or :math:`|e|`, in squared or plain units of the channel. Negative: the first is better.
+    over the N observed places, with :math:`\ell(e) = e^2` or :math:`|e|`, in squared or plain units of the channel.
+    Negative: the first is better.
 
     Shapes: two backtests, dims ``("origin", "lead", "channel", ...space)``, to dims ``("origin", "lead")``, or
     ``("origin",)`` for one ``lead``. Unobserved places are left out; an origin without any is NaN.
@@ -73,23 +74,23 @@ def diebold_mariano(
 ) -> Comparison:
     r"""Diebold–Mariano test that two forecasters have the same expected loss at one lead, two-sided.
 
-    .. math:: t = \sqrt{\frac{n + 1 - 2m + m(m - 1)/n}{n}} \; \frac{\bar d}{\sqrt{\hat V}}, \qquad
-              \hat V = \frac1n \Big(\hat\gamma_0 + 2 \sum_{k=1}^{m-1} (1 - k/m)\, \hat\gamma_k\Big)
+    .. math:: \mathrm{DM} = \sqrt{\frac{n + 1 - 2r + r(r - 1)/n}{n}} \; \frac{\bar\delta}{\sqrt{\hat V}}, \qquad
+              \hat V = \frac1n \Big(\hat\gamma_0 + 2 \sum_{\tau=1}^{r-1} (1 - \tau/r)\, \hat\gamma_\tau\Big)
 
-    with :math:`\hat\gamma_k` the autocovariances of the loss difference :math:`d_t` of `loss_differential`, Bartlett
-    weights, and Student's t with :math:`n - 1` degrees of freedom. The bandwidth, the number of lags :math:`m - 1`,
-    is the larger of :math:`1.3\sqrt n` and twice the number of later origins whose targets overlap with those of one,
-    ``ceil(lead / stride) - 1``.
+    with :math:`\hat\gamma_\tau` the autocovariances of the loss differential :math:`\delta_t` of `loss_differential`,
+    Bartlett's weights (as in Newey and West, 1987), and Student's t with :math:`n - 1` degrees of freedom. The
+    bandwidth, the number of lags :math:`r - 1`, is the larger of :math:`1.3\sqrt n` and twice the number of later
+    origins whose targets overlap with those of one, ``ceil(lead / stride) - 1``.
 
     Takes two backtests; or, for another loss, two 1-D series of losses by origin or one of their differences (dim
     ``"origin"``), averaged over places. ``stride`` is the number of steps between origins (see `Windows.every`).
     Unobserved origins (NaN) keep their place in the order and add nothing to any sum; :math:`n` counts the others.
 
-    Deviation: the small-sample factor is that of Harvey, Leybourne and Newbold (1997), but with the reach :math:`m` of
+    Deviation: the small-sample factor is that of Harvey, Leybourne and Newbold (1997), but with the reach :math:`r` of
     the variance in place of the lead. At the 5 % level it then comes within 5 % of the fixed-bandwidth critical values
     of Kiefer and Vogelsang (2005), doi:10.1017/S0266466605050565, for bandwidths up to a third of the origins.
 
-    How far to trust it: of 20000 simulated series without any true difference it rejects, at the 5 % level,
+    How far to trust it: of 20000 simulated series without any true difference it rejects, at the 5 % level, ::
 
         AR(1), autocorrelation       0      0.5     0.8
         30 origins, lead 1           0.05   0.09    0.20
@@ -104,8 +105,8 @@ def diebold_mariano(
     Raises ValueError for fewer than 10 observed origins, a bandwidth of half the origins or more, origins that are not
     evenly spaced, input with other dims, and a difference that never varies but is not 0. Identical forecasts: p = 1.
     Source: Diebold and Mariano (1995), doi:10.1080/07350015.1995.10524599; Harvey, Leybourne and Newbold (1997),
-    doi:10.1016/S0169-2070(96)00719-4, eq. 9; bandwidth after Lazarus, Lewis, Stock and Watson (2018),
-    doi:10.1080/07350015.2018.1506926.
+    doi:10.1016/S0169-2070(96)00719-4, eq. 9; Newey and West (1987), doi:10.2307/1913610; bandwidth after Lazarus,
+    Lewis, Stock and Watson (2018), doi:10.1080/07350015.2018.1506926.
 
     >>> noise = np.random.default_rng(0).normal(size=(2, 50))
     >>> good, poor = (xr.DataArray(e**2, {"origin": range(50)}) for e in noise * [[1], [3]])
@@ -142,16 +143,16 @@ def block_bootstrap(
     r"""Interval of the mean loss difference and of the skill :math:`1 - \bar L_a / \bar L_b`, by circular blocks.
 
     Each draw glues runs of ``block`` neighbouring origins, all places together, to a series of the same length. The
-    default block is the reach :math:`m` of `diebold_mariano`, so never shorter than the lead. The interval is that of
+    default block is the reach :math:`r` of `diebold_mariano`, so never shorter than the lead. The interval is that of
     the ``(1 - level) / 2`` quantiles of the draws.
 
     Deviation: the quantiles are moved away from the estimate, by one over the small-sample factor of `diebold_mariano`.
-    Without it a 90 % interval from 30 independent origins would cover about 80 %.
+    Without it a 90 % interval from 30 independent origins would cover about 80 %. A skill above 1 is cut to 1.
 
     Takes what `diebold_mariano` takes; from one series of differences there is no skill (NaN). Returns a table with
     rows ``difference`` and ``skill``, columns ``estimate``, ``low`` and ``high``.
 
-    How far to trust it: in 2000 simulations of an AR(1) series, the 90 % interval of its mean held the true mean in
+    How far to trust it: in 2000 simulations of an AR(1) series, the 90 % interval of its mean held the true mean in ::
 
         autocorrelation   0      0.5    0.8
         30 origins        0.90   0.84   0.70

@@ -162,7 +162,8 @@ class DampedAnomaly(nn.Module):
 
     :math:`a_h` is the least-squares slope of the anomaly at :math:`t+h` on the one at :math:`t` in the training part,
     one for each lead and channel, pooled over places (``per="channel"``) or one for each place (``per="place"``). It
-    lies between climatology (:math:`a_h = 0`) and persistence of the anomaly (:math:`a_h = 1`).
+    usually lies between climatology (:math:`a_h = 0`) and persistence of the anomaly (:math:`a_h = 1`), but is not
+    forced to; where nothing varies it is 0.
 
     Shapes: ``fit(series (T, C, *S), calendar (T, 4))``, then ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``.
     Raises ValueError as `Climatology` does, and for a training series not longer than the horizon.

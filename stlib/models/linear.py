@@ -13,12 +13,15 @@ BLOCK = 2**24  # values of the window matrix held at once while fitting
 
 
 class LinearMap(nn.Module):
-    r"""One affine map from ``past`` steps to ``horizon`` steps: :math:`y_h = b_h + \sum_\tau \beta_{h\tau}\, x_\tau`.
+    r"""One affine map from ``past`` steps to ``horizon`` steps.
+
+    .. math:: \hat x_{t+h \mid t} = b_h + \sum_{\tau=0}^{P-1} \beta_{h\tau}\, x_{t-\tau}
 
     ``channels`` and ``places`` say how many maps there are: 1 shares one map among all, the full number gives each
     channel or place its own.
 
-    Shapes: ``(B, past, C, P)`` to ``(B, horizon, C, P)``; weight ``(channels, places, horizon, past)``.
+    Shapes: ``(B, past, C, N)`` to ``(B, horizon, C, N)``; weight ``(channels, places, horizon, past)``, the oldest
+    step first.
 
     >>> LinearMap(past=8, horizon=4)(torch.zeros(2, 8, 3, 5)).shape
     torch.Size([2, 4, 3, 5])
@@ -141,7 +144,10 @@ class DLinear(nn.Module):
 
     .. math:: \hat x = \beta_\mathrm{trend}\,\bar x + \beta_\mathrm{rest}\,(x - \bar x) + b
 
-    Shapes: as `NLinear`. ``kernel`` is the odd length of the moving average, in steps; the ends repeat.
+    :math:`\bar x` is the past's moving average over ``kernel`` steps, an odd number; the ends repeat. Each
+    :math:`\beta` is a map from all steps of the past to all of the horizon.
+
+    Shapes: as `NLinear`.
     Source: Zeng et al. (2023), doi:10.1609/aaai.v37i9.26317.
 
     >>> DLinear(past=48, horizon=12)(torch.zeros(2, 48, 3, 10)).shape

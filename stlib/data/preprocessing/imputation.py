@@ -201,8 +201,8 @@ class EOFFill(nn.Module):
     closely, which on short records fills worse. Choose it and ``modes`` by hiding values (`gaps_like_real`) of the
     validation part.
 
-    After the fit ``patterns`` (modes, C, *S) are orthonormal, ``variance`` (modes,) is that of each in standardised
-    units, ``noise`` is :math:`\sigma^2`, and the scaler holds the mean and spread. Memory grows with
+    After the fit ``patterns``, ``(modes, C, *S)``, are orthonormal, ``variance``, ``(modes,)``, is that of each in
+    standardised units, ``noise`` is :math:`\sigma^2`, and the scaler holds the mean and spread. Memory grows with
     ``modes ** 2 * (T + C * places)``.
 
     Shapes: ``(B, T, C, *S)`` to the same. Raises ValueError for fewer than 1 mode or iteration, as many modes as steps

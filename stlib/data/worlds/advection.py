@@ -20,10 +20,10 @@ class AdvectionDiffusion:
 
     .. math:: \mathrm{MSE}^*(h) = \sum_k q_k \frac{1 - |g_k|^{2h}}{1 - |g_k|^2}.
 
-    The forcing is scaled so that every cell has mean 0 and variance 1: climatology's RMSE is exactly 1.
+    The forcing is scaled so that every cell has mean 0 and variance 1: in the long run climatology's RMSE is 1.
 
-    Units: ``velocity`` (rows, columns) in cells per step, ``diffusion`` in cells² per step, ``damping`` per step,
-    ``forcing_length`` in cells.
+    Units: ``velocity`` :math:`v` (rows, columns) in cells per step, ``diffusion`` :math:`\nu` in cells² per step,
+    ``damping`` :math:`d` per step, ``forcing_length`` :math:`\ell` in cells.
     Raises ValueError for a grid of fewer than 4 cells a side, negative diffusion or forcing length, or damping <= 0.
     Source: the AR(1) spectrum is standard, e.g. Lindgren, Rue & Lindström (2011), doi:10.1111/j.1467-9868.2011.00777.x,
     for fields given by stochastic partial differential equations; the closed forms are derived from it in two lines.
@@ -86,7 +86,10 @@ class AdvectionDiffusion:
         return lost.sum((1, 2)).sqrt().numpy()
 
     def persistence_rmse(self, horizon: int) -> np.ndarray:
-        r"""The expected RMSE of "nothing changes": :math:`\sqrt{2 \sum_k s_k (1 - \mathrm{Re}\,g_k^h)}`."""
+        r"""The expected RMSE of "nothing changes": :math:`\sqrt{2 \sum_k s_k (1 - \mathrm{Re}\,g_k^h)}`.
+
+        :math:`s_k = q_k / (1 - |g_k|^2)` is the variance of wave k.
+        """
         lead = torch.arange(1, horizon + 1)[:, None, None]
         return (2 * self.variance * (1 - (self.factor**lead).real)).sum((1, 2)).sqrt().numpy()
 
