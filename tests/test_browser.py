@@ -96,11 +96,9 @@ def tab(opened) -> Page:
 
 
 @pytest.fixture
-def sample(tab, page) -> Page:
-    """The page, unless others stand for it."""
+def is_sample(page):
     if page.startswith("api/") and Path(page).stem not in SAMPLES:
-        pytest.skip("a sample of the package's pages is tested")
-    return tab
+        pytest.skip("other pages of the package stand for this one")
 
 
 def unfold(tab: Page, open: bool) -> None:
@@ -120,8 +118,9 @@ def test_every_equation_is_set(tab):
     assert tab.evaluate(unset) == []
 
 
-def test_folded_cells_unfold_and_fold(sample):
-    for cell in sample.locator("div.cell > details").all():
+@pytest.mark.usefixtures("is_sample")
+def test_folded_cells_unfold_and_fold(tab):
+    for cell in tab.locator("div.cell > details").all():
         code, click = cell.locator("pre").first, cell.locator("summary").click
         expect(code).not_to_be_visible()
         click()
@@ -167,16 +166,17 @@ def test_code_fits_its_box(tab):
     assert max((length for _, length in wide), default=0) <= 84
 
 
+@pytest.mark.usefixtures("is_sample")
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_is_accessible(sample, theme):
-    sample.emulate_media(color_scheme=theme)
-    expect(sample.locator("html")).to_have_attribute("data-theme", theme)
-    unfold(sample, True)
-    sample.evaluate(ONE_WORD_A_COLOUR)
+def test_page_is_accessible(tab, theme):
+    tab.emulate_media(color_scheme=theme)
+    expect(tab.locator("html")).to_have_attribute("data-theme", theme)
+    unfold(tab, True)
+    tab.evaluate(ONE_WORD_A_COLOUR)
     options = {"resultTypes": ["violations"]}
     if theme == "dark":  # only the colours differ
         options["runOnly"] = ["color-contrast", "link-in-text-block"]
-    found = Axe().run(sample, options=options).response["violations"]
+    found = Axe().run(tab, options=options).response["violations"]
     assert [
         f"{finding['id']}: {node['target']} {node['failureSummary']}"
         for finding in found
@@ -185,21 +185,22 @@ def test_page_is_accessible(sample, theme):
     ] == []
 
 
-def test_print_leaves_out_what_cannot_be_clicked_and_cuts_nothing(sample):
+@pytest.mark.usefixtures("is_sample")
+def test_print_leaves_out_what_cannot_be_clicked_and_cuts_nothing(tab):
     for height in (2000, 1000):  # who scrolls up is offered a way back to the top
-        sample.evaluate("(height) => scrollTo(0, height)", height)
-        sample.wait_for_timeout(100)
-    sample.emulate_media(media="print")
-    sample.set_viewport_size(PAPER)
-    seen = sample.evaluate("""() => [...document.querySelectorAll(`.bd-sidebar, .bd-header, .bd-header-article, .bd-footer,
+        tab.evaluate("(height) => scrollTo(0, height)", height)
+        tab.wait_for_timeout(100)
+    tab.emulate_media(media="print")
+    tab.set_viewport_size(PAPER)
+    seen = tab.evaluate("""() => [...document.querySelectorAll(`.bd-sidebar, .bd-header, .bd-header-article, .bd-footer,
         .prev-next-area, .headerlink, #pst-back-to-top, button, input, summary`)]
         .filter((e) => e.checkVisibility({visibilityProperty: true}) && e.getBoundingClientRect().width)
         .map((e) => `${e.tagName} ${e.className}`)""")
     assert seen == []
     # A solution stays folded on paper, unless its reader unfolded it.
-    assert sample.locator("div.cell > details pre").filter(visible=True).count() == 0
-    unfold(sample, True)
-    assert sample.evaluate(CUT, True) == []
+    assert tab.locator("div.cell > details pre").filter(visible=True).count() == 0
+    unfold(tab, True)
+    assert tab.evaluate(CUT, True) == []
 
 
 def test_search_finds_a_chapter(browser, built):
