@@ -102,7 +102,7 @@ class VAR(nn.Module):
         inverse = torch.cholesky_inverse(factor)
         slope, used = self._own_past_freed(torch.cholesky_solve(right, factor), inverse, regressors)
         freedom = count - 1 - used  # (G, K)
-        failed = failed | (freedom <= 0.5).any(1)
+        failed = failed | (freedom <= 0.5).any(1) | mean.isnan().all(1)
         if failed.all():
             raise ValueError(self._why_not(x, rows))
         squares = gram[:, :K, :K] - slope.mT @ right - right.mT @ slope + slope.mT @ gram[:, K:, K:] @ slope
