@@ -45,9 +45,9 @@ class LIM(nn.Module):
     more modes than the field has patterns or fewer than ``modes`` + 2 complete pairs, a :math:`C_{\tau_0} C_0^{-1}`
     with an eigenvalue of 0 or below, which has no real logarithm (take fewer modes or a shorter lag), and use before
     ``fit``.
-    Source: Penland & Sardeshmukh (1995), doi:10.1175/1520-0442(1995)008<1999:TOGOTS>2.0.CO;2. Deviation: C_0 is taken
-    over the first steps of the pairs, so that :math:`C_{\tau_0} C_0^{-1}` is the least-squares regression; the
-    covariance that Q keeps going is that of all steps.
+    Source: Penland & Sardeshmukh (1995), doi:10.1175/1520-0442(1995)008<1999:TOGOTS>2.0.CO;2.
+    Deviations: :math:`C_0` is taken over the first steps of the pairs, so that :math:`C_{\tau_0} C_0^{-1}` is the
+    least-squares regression; the covariance that Q keeps going is that of all steps.
 
     >>> noise = torch.randn(3000, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> x = noise.clone()
@@ -171,8 +171,8 @@ class LIM(nn.Module):
 
         Shapes: ``series`` (T, C, *S), the training part, and ``lags``, the number of lags from :math:`2 \tau_0` on.
         Raises ValueError for fewer than 1 lag or draw, a series too short, and use before ``fit``.
-        Source: Penland & Sardeshmukh (1995), section 2, compare the B of several lags. Deviation: covariances are
-        compared, which need no logarithm, and judged against the model's own records.
+        Source: Penland & Sardeshmukh (1995), compare the B of several lags.
+        Deviation: covariances are compared, which need no logarithm, and judged against the model's own records.
         """
         self._check_fitted()
         longest = (lags + 1) * self.lag

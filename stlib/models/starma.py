@@ -42,8 +42,9 @@ class STARMA(nn.Module):
     Raises ValueError for weights of another shape or not finite, negative orders or ``ar = ma = 0``, ``horizon`` below
     1, a series or past of another size, too short or infinite, a series in which no channel can be fitted, and use
     before ``fit``.
-    Source: Pfeifer & Deutsch (1980), doi:10.2307/1268381. Deviations: every lag has all spatial orders; the noise has
-    a variance at each place, which changes the spread of the forecasts and not the coefficients.
+    Source: Pfeifer & Deutsch (1980), doi:10.2307/1268381.
+    Deviations: every lag has all spatial orders; the noise has a variance at each place, which changes the spread of
+    the forecasts and not the coefficients.
 
     >>> ring = torch.eye(20).roll(1, 0)  # each place takes from the one before it
     >>> x = torch.randn(500, 1, 20, generator=torch.Generator().manual_seed(0))
@@ -134,6 +135,7 @@ class STARMA(nn.Module):
                 guess = guess + torch.einsum("ckl,bklcn->bcn", levels, torch.stack(values[::-1], 1))
             if self.ma:
                 guess = guess - torch.einsum("ckl,bklcn->bcn", theta, torch.stack(errors[::-1], 1))
+            guess = guess.masked_fill(self.mean.isnan(), 0.0)  # as in the fit
             known = t < x.shape[1]
             value = torch.where(x[:, t].isnan(), guess, x[:, t]) if known else guess
             values = [*values[1:], torch.einsum("lnm,bcm->blcn", weights, value)] if lags else []
@@ -150,12 +152,13 @@ class STARMA(nn.Module):
         """
         mean = self(past)
         levels, theta = _dense(self._level_coefficients(), self.weights), _dense(self.theta.nan_to_num(), self.weights)
-        psi = [torch.eye(levels.shape[-1]).to(levels).expand(len(levels), -1, -1)]
+        alive = (~self.mean.isnan())[..., None].to(levels)  # (C, N, 1): a place never observed passes nothing on
+        psi = [alive * torch.eye(levels.shape[-1]).to(levels)]
         for h in range(1, self.horizon):
             new = sum((levels[:, k - 1] @ psi[h - k] for k in range(1, min(h, levels.shape[1]) + 1)), 0 * psi[0])
-            psi.append(new - theta[:, h - 1] if h <= self.ma else new)
-        noise = self.variance.nan_to_num()[:, None, None]
-        variance = (torch.stack(psi, 1).square() * noise).sum(-1).cumsum(1).movedim(1, 0)  # (horizon, C, N)
+            psi.append(alive * (new - theta[:, h - 1] if h <= self.ma else new))
+        variance = (torch.stack(psi, 1).square() * self.variance.nan_to_num()[:, None, None]).sum(-1).cumsum(1)
+        variance = variance.masked_fill(self.variance.isnan()[:, None], torch.nan).movedim(1, 0)  # (horizon, C, N)
         spread = variance.sqrt().reshape(mean.shape[1:]).to(mean.dtype)
         return Normal(mean, spread.expand_as(mean), validate_args=False)
 

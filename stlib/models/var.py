@@ -64,8 +64,8 @@ class VAR(nn.Module):
     series in which no group can be fitted, a past that is too short or of another size, and use before ``fit``.
     Source: Lütkepohl (2005), New Introduction to Multiple Time Series Analysis, doi:10.1007/978-3-540-27752-1, chapters
     2 and 3; ridge: Hoerl & Kennard (1970), doi:10.1080/00401706.1970.10488634; a lighter penalty on a variable's own
-    past: Litterman (1986), doi:10.1080/07350015.1986.10509491. Deviation: that prior shrinks towards a random walk,
-    this penalty towards the mean.
+    past: Litterman (1986), doi:10.1080/07350015.1986.10509491.
+    Deviation: that prior shrinks towards a random walk, this penalty towards the mean.
 
     >>> noise = torch.randn(2000, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> x = noise.clone()
@@ -146,11 +146,15 @@ class VAR(nn.Module):
 
     def _why_not(self, x: Tensor, rows: Tensor) -> str:
         observed = (~x.isnan()).sum(0)
+        size = self.lags * x.shape[2] + 1
+        needed = (
+            f"more than {size} complete steps and no copies of variables" if self.ridge == 0 else "two complete steps"
+        )
         return (
-            f"no group of variables can be fitted with lags={self.lags}: {x.shape[2]} variables to a group ask for "
-            f"more than {self.lags * x.shape[2] + 1} complete steps that are not copies of one another; at most "
-            f"{int(rows.max())} of {len(x)} are complete, and one variable is observed at only {int(observed.min())}. "
-            "Take fewer lags, leave variables out, or set ridge above 0"
+            f"no group of {x.shape[2]} variables can be fitted with lags={self.lags} and ridge={self.ridge}: it needs "
+            f"{needed}; of {len(x)} steps at most {int(rows.max())} are complete with their predecessors, and one "
+            f"variable is observed at {int(observed.min())}. Take fewer lags, leave variables out, fill their gaps"
+            + (", or set ridge above 0" if self.ridge == 0 else "")
         )
 
     def forward(self, past: Tensor) -> Tensor:

@@ -295,9 +295,9 @@ def test_unusable_input_is_refused():
         VAR(lags=2, horizon=1).fit(torch.zeros(3, 1))
     with pytest.raises(ValueError, match="2 infinite values"):
         VAR(lags=2, horizon=1).fit(torch.tensor([[0.0], [torch.inf], [1.0], [torch.inf], [0.0]]))
-    with pytest.raises(ValueError, match="more than 9 complete steps"):
+    with pytest.raises(ValueError, match="more than 9 complete steps and no copies.*ridge above 0"):
         VAR(lags=2, horizon=1).fit(record(steps=9))
-    with pytest.raises(ValueError, match="one variable is observed at only 2"):
+    with pytest.raises(ValueError, match="one variable is observed at 2"):
         rare = record()
         rare[2:, 0] = torch.nan
         VAR(lags=2, horizon=1).fit(rare)
