@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.parameter import UninitializedBuffer
 
+from stlib.models._lagged import spectral_radius
+from stlib.models._starma_fit import autoregression, gauss_newton
 from stlib.models.baselines import carry_forward
-from stlib.models.lagged import spectral_radius
-from stlib.models.starma_fit import autoregression, gauss_newton
 
 
 class STARMA(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.parameter import UninitializedBuffer
 
+from stlib.models._lagged import grouped, lagged_correlations, spectral_radius, ungrouped
 from stlib.models.baselines import carry_forward
-from stlib.models.lagged import grouped, lagged_correlations, spectral_radius, ungrouped
 
 
 class Causality(NamedTuple):

@@ -6,8 +6,8 @@ import torch
 from scipy.optimize import minimize
 from statsmodels.tsa.arima.model import ARIMA
 
+from stlib.models._starma_fit import residuals
 from stlib.models.starma import STARMA, neighbour_orders
-from stlib.models.starma_fit import residuals
 from stlib.models.var import VAR
 
 PHI = ((0.3, 0.25, 0.1), (0.2, -0.1, 0.0))

@@ -8,7 +8,7 @@ from sklearn.linear_model import LinearRegression
 from statsmodels.tsa.api import VAR as Reference
 
 from stlib.data.worlds import GraphDiffusion
-from stlib.models import lagged
+from stlib.models import _lagged as lagged
 from stlib.models.var import VAR, lag_criteria
 
 LAGS, HORIZON = 3, 5
