@@ -133,7 +133,8 @@ class VAR(nn.Module):
         weight = self.ridge * regressors[:, None].expand(G, K, M).double()  # penalty on each regressor, by equation
         inverse_diagonal = inverse.diagonal(dim1=1, dim2=2)[:, None]
         if self.ridge > 0 and self.own < 1:
-            column = inverse.unflatten(2, (self.lags, K)).movedim(-1, 1)  # (G, K, M, p)
+            # Without the lags of a constant, which no penalty has touched.
+            column = (inverse * regressors[:, None]).unflatten(2, (self.lags, K)).movedim(-1, 1)  # (G, K, M, p)
             block = column.unflatten(2, (self.lags, K)).diagonal(dim1=1, dim2=3).movedim(-1, 1)  # (G, K, p, p)
             core = torch.eye(self.lags).to(block) / (self.ridge * (1 - self.own)) - block
             mine = slope.unflatten(1, (self.lags, K)).diagonal(dim1=2, dim2=3).mT  # (G, K, p)

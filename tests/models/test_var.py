@@ -197,6 +197,10 @@ def test_a_variable_without_any_past_is_missing_and_counts_as_its_mean():
 def test_dead_and_constant_variables_spoil_nothing(dtype):
     series = record().to(dtype)
     odd = torch.cat([series, torch.full((300, 1), torch.nan, dtype=dtype), torch.full((300, 1), 0.1, dtype=dtype)], 1)
+    for options in ({"ridge": 1.0, "own": 0.0}, {"ridge": 1.0, "own": 0.5}, {"ridge": 1.0}):
+        plain, model = (VAR(lags=2, horizon=3, **options).fit(x) for x in (series, odd))
+        torch.testing.assert_close(model(odd[None])[..., :4], plain(series[None]))
+        torch.testing.assert_close(model.noise[0, :4, :4], plain.noise[0])
     plain, model = (VAR(lags=2, horizon=3).fit(x) for x in (series, odd))
     forecast = model(odd[None])
     assert forecast.dtype == dtype
