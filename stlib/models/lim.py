@@ -29,7 +29,8 @@ class LIM(nn.Module):
     hold is forecast as 0. With ``lag=1`` and steps of whole numbers this is a vector autoregression of one lag in the
     space of the patterns; B also says how fast each mode of the system decays and turns.
 
-    After the fit ``patterns`` (modes, C, *S) carry the amplitudes to the field (orthonormal without weights),
+    After the fit ``patterns`` (modes, C, *S) carry the amplitudes to the field (orthonormal without weights,
+    their largest value positive),
     ``dynamics`` (modes, modes) is B, in 1 / step, ``covariance`` :math:`C_0`, and ``forcing`` the covariance
     :math:`Q = -(B C_0 + C_0 B^\top)` of the noise that keeps :math:`C_0` going, in squared units a step. Nothing forces
     the Q of an estimate to be a covariance: its negative eigenvalues are set to 0 and the others scaled to keep their
@@ -91,6 +92,8 @@ class LIM(nn.Module):
         if self.modes > there:
             raise ValueError(f"the field has {there} patterns that differ from 0, modes={self.modes} were asked for")
         vectors = vectors[: self.modes]  # (modes, M)
+        largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+        vectors = vectors * largest.sign()  # the same on every machine
         amplitude = x @ vectors.T
         self.dynamics = _logarithm(_propagator(amplitude, self.lag)) / self.lag
         self.covariance = _covariance(amplitude, 0)
@@ -244,9 +247,9 @@ def _noise(dynamics: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """A factor of a covariance, what rounding or estimation made negative set to 0."""
+    """The symmetric root of a covariance, what rounding or estimation made negative set to 0."""
     values, axes = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    return axes * values.clamp_min(0).sqrt()
+    return (axes * values.clamp_min(0).sqrt()) @ axes.mT
 
 
 def _whole(values: Tensor, known: Tensor, blank: float) -> Tensor:

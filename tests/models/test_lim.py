@@ -48,7 +48,10 @@ def test_dynamics_and_forcing_of_a_known_system_come_back():
 def test_dynamics_are_the_logarithm_of_scipy(lag):
     field, _ = made(300)
     model = LIM(modes=3, horizon=1, lag=lag).fit(field)
-    a = (field - field.mean(0))[:, 0].numpy() @ model.patterns[:, 0].numpy().T
+    patterns = model.patterns[:, 0].numpy()
+    assert (np.take_along_axis(patterns, abs(patterns).argmax(1)[:, None], 1) > 0).all()
+    np.testing.assert_allclose(patterns @ patterns.T, np.eye(3), atol=1e-12)
+    a = (field - field.mean(0))[:, 0].numpy() @ patterns.T
     np.testing.assert_allclose(model.amplitudes(field[None])[0], a, atol=1e-12)
     propagator = a[lag:].T @ a[:-lag] @ np.linalg.inv(a[:-lag].T @ a[:-lag])
     np.testing.assert_allclose(model.dynamics, logm(propagator) / lag, atol=1e-10)
