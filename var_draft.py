@@ -493,7 +493,9 @@ claim(
 #
 # ### Measles and dengue, side by side
 #
-# Now a second disease. Dengue is carried by mosquitoes that fly some hundred metres and by people who live in one district and work in the next. Our districts are small: often one had no case for years when the outbreak arrives. Should the neighbours know more here? We say yes, and measure.
+# Now a second disease. Dengue is carried by mosquitoes that fly some hundred metres and by people who live in one district and work in the next. Our districts are small: often one had no case for years when the outbreak arrives. Should the neighbours know more here?
+#
+# A word on how this example was found. We tried seven data sets of this book: measles, dengue, a snow storm, monthly winds, satellite maps, incomes by state and rides by station. Neighbours were worth something in two of them, dengue and the storm. You see dengue *because* it is one of the two. A gain that was picked from seven is weaker evidence than its number says.
 #
 # The rules are those of [Honest forecasts](honest-forecasts.ipynb). Each model gets its number of lags, its number of neighbours or its penalty on the validation part; the test part is touched once. VAR needs complete steps. Measles has almost none, so for VAR, and for its fit only, gaps are filled with the field's leading patterns; dengue has no gaps.
 
