@@ -31,6 +31,12 @@ LOOKS = {
     "5 x 5 neighbours": ("#6b4c1e", "-", "d"),
     "NLinear": ("#0072B2", "-", "o"),
     "DLinear": ("#56B4E9", "-", "P"),
+    "own AR": ("#8C6D31", "--", "o"),
+    "shared AR": ("#A63603", "-", "^"),
+    "VAR": ("#08519C", "--", "D"),
+    "STAR": ("#006D2C", "-", "s"),
+    "STAR, shuffled": ("#C51B8A", ":", "v"),
+    "LIM": ("#54278F", "-.", "P"),
 }
 _AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better

@@ -211,14 +211,42 @@ def holm(p_values: list[float] | np.ndarray) -> np.ndarray:
     >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
     [0.03, 0.06, 0.06]
     """
-    p_values = np.asarray(p_values, dtype=float)
-    if p_values.ndim != 1 or not ((p_values >= 0) & (p_values <= 1)).all():
-        raise ValueError(f"p_values must be a list of numbers between 0 and 1, got {p_values.tolist()}")
+    p_values = _probabilities(p_values)
     order = p_values.argsort()
     stepped = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
     adjusted = np.empty_like(p_values)
     adjusted[order] = stepped.clip(max=1)
     return adjusted
+
+
+def benjamini_hochberg(p_values: list[float] | np.ndarray) -> np.ndarray:
+    r"""Adjusted p-values that keep the expected share of false alarms among all alarms at the level.
+
+    :math:`\tilde p_{(i)} = \min_{j \ge i} \min(1, \tfrac{k}{j}\, p_{(j)})` for the :math:`k` sorted p-values. It
+    finds more than `holm`, which keeps the chance of a single false alarm. It holds for tests that are independent or
+    positively dependent.
+
+    Raises ValueError unless all lie between 0 and 1.
+    Source: Benjamini and Hochberg (1995), doi:10.1111/j.2517-6161.1995.tb02031.x; on dependence, Benjamini and
+    Yekutieli (2001), doi:10.1214/aos/1013699998.
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03]).round(3).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    p_values = _probabilities(p_values)
+    order = p_values.argsort()[::-1]  # the largest first
+    k = len(p_values)
+    stepped = np.minimum.accumulate(p_values[order] * (k / np.arange(k, 0, -1)))
+    adjusted = np.empty_like(p_values)
+    adjusted[order] = stepped.clip(max=1)
+    return adjusted
+
+
+def _probabilities(p_values: list[float] | np.ndarray) -> np.ndarray:
+    p_values = np.asarray(p_values, dtype=float)
+    if p_values.ndim != 1 or not ((p_values >= 0) & (p_values <= 1)).all():
+        raise ValueError(f"p_values must be a list of numbers between 0 and 1, got {p_values.tolist()}")
+    return p_values
 
 
 def _loss_by_origin(result: xr.Dataset, *, loss: Loss, lead: int | None, channel: str | None) -> xr.DataArray:

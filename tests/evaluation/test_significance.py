@@ -16,7 +16,13 @@ from statsmodels.stats.multitest import multipletests
 from stlib import metrics
 from stlib.data import windows
 from stlib.evaluation.backtest import backtest, score
-from stlib.evaluation.significance import block_bootstrap, diebold_mariano, holm, loss_differential
+from stlib.evaluation.significance import (
+    benjamini_hochberg,
+    block_bootstrap,
+    diebold_mariano,
+    holm,
+    loss_differential,
+)
 from stlib.models.baselines import Persistence
 
 
@@ -279,6 +285,24 @@ def test_holm_equals_statsmodels(p_values):
     np.testing.assert_allclose(holm(p_values), multipletests(p_values, method="holm")[1], rtol=1e-12, atol=1e-15)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_benjamini_hochberg_equals_statsmodels(p_values):
+    reference = multipletests(p_values, method="fdr_bh")[1]
+    np.testing.assert_allclose(benjamini_hochberg(p_values), reference, rtol=1e-12, atol=1e-15)
+
+
+def test_benjamini_hochberg_keeps_the_share_of_false_alarms():
+    rng = np.random.default_rng(0)
+    shares, without = [], []
+    for _ in range(400):  # 30 tests without an effect, 10 with one
+        p_values = 2 * scipy.stats.norm.sf(abs(rng.standard_normal(40) + 3 * (np.arange(40) >= 30)))
+        for found, kept in ((benjamini_hochberg(p_values) < 0.1, shares), (p_values < 0.1, without)):
+            kept.append(found[:30].sum() / max(found.sum(), 1))
+    assert abs(np.mean(shares) - 0.075) < 3 * np.std(shares) / 20  # the level times the share without an effect
+    assert np.mean(without) > 0.15
+
+
 # Bad input
 
 
@@ -392,6 +416,7 @@ def test_a_difference_without_spread_is_refused():
 
 
 @pytest.mark.parametrize("p_values", [[0.1, 1.2], [0.1, np.nan], [-0.1], [[0.1, 0.2]]])
-def test_holm_refuses_what_is_not_a_probability(p_values):
-    with pytest.raises(ValueError, match="p_values must be"):
-        holm(p_values)
+def test_corrections_refuse_what_is_not_a_probability(p_values):
+    for correct in (holm, benjamini_hochberg):
+        with pytest.raises(ValueError, match="p_values must be"):
+            correct(p_values)

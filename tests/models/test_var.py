@@ -1,0 +1,323 @@
+"""Vector autoregressions against statsmodels, scikit-learn, plain loops and a world whose best error is known."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+from sklearn.linear_model import LinearRegression
+from statsmodels.tsa.api import VAR as Reference
+
+from stlib.data.worlds import GraphDiffusion
+from stlib.models import _lagged as lagged
+from stlib.models.var import VAR, lag_criteria
+
+LAGS, HORIZON = 3, 5
+PERS = ("field", "place", "series")
+
+
+def record(steps=300, variables=4, seed=0):
+    """A stable system with correlated noise, far from zero, of unequal scales."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((steps, variables)) @ rng.normal(size=(variables, variables))
+    for t in range(2, steps):
+        x[t] += 0.5 * x[t - 1] - 0.2 * x[t - 2] + 0.3 * np.roll(x[t - 1], 1)
+    return torch.from_numpy(x * 10.0 ** np.arange(-1, variables - 1) + 50)
+
+
+def holes(series, share, seed=1):
+    gone = torch.rand(series.shape, generator=torch.Generator().manual_seed(seed)) < share
+    return series.masked_fill(gone, torch.nan)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    series = record()
+    return VAR(lags=LAGS, horizon=HORIZON).fit(series), Reference(series.numpy()).fit(LAGS), series
+
+
+def near(ours, theirs, **tolerance):
+    np.testing.assert_allclose(ours, theirs, **({"rtol": 1e-8, "atol": 1e-10} | tolerance))
+
+
+def test_coefficients_and_noise_are_those_of_statsmodels(pair):
+    ours, theirs, _ = pair
+    near(ours.coefficients[0], theirs.coefs)
+    near(ours.intercept[0], theirs.intercept)
+    near(ours.noise[0], theirs.sigma_u)
+    assert int(ours.rows) == theirs.nobs
+
+
+def test_forecasts_and_their_covariance_are_those_of_statsmodels(pair):
+    ours, theirs, series = pair
+    near(ours(series[None])[0], theirs.forecast(series[-LAGS:].numpy(), HORIZON))
+    near(ours.forecast_covariance()[0], theirs.mse(HORIZON))
+    _, low, high = theirs.forecast_interval(series[-LAGS:].numpy(), HORIZON, alpha=0.1)
+    forecast = ours.distribution(series[None])
+    near(forecast.icdf(torch.tensor(0.05))[0], low, rtol=1e-6)
+    near(forecast.icdf(torch.tensor(0.95))[0], high, rtol=1e-6)
+
+
+def test_impulse_responses_and_stability_are_those_of_statsmodels(pair):
+    ours, theirs, _ = pair
+    reference = theirs.irf(8)
+    near(ours.responses(8)[0], reference.irfs)
+    near(ours.responses(8, orthogonal=True)[0], reference.orth_irfs)
+    near(ours.spectral_radius()[0], 1 / abs(theirs.roots).min())
+
+
+@pytest.mark.parametrize("test", ["f", "wald"])
+def test_causality_of_every_pair_is_that_of_statsmodels(pair, test):
+    ours, theirs, _ = pair
+    found = ours.causality(test=test)
+    for i in range(4):
+        for j in range(4):
+            if i == j:
+                assert found.p_value[0, i, j].isnan()
+                assert found.statistic[0, i, j].isnan()
+                continue
+            reference = theirs.test_causality(i, j, kind=test)
+            near(found.statistic[0, i, j], reference.test_statistic, rtol=1e-7)
+            near(found.p_value[0, i, j], reference.pvalue, rtol=1e-6, atol=1e-12)
+
+
+def test_criteria_are_those_of_statsmodels():
+    series = record(steps=120)
+    ours, theirs = lag_criteria(series, max_lags=6), Reference(series.numpy()).select_order(6).ics
+    for name in ("aic", "bic", "hqic"):
+        near(getattr(ours, name)[:, 0], theirs[name])
+
+
+def test_p_values_without_any_effect_are_uniform():
+    noise = torch.randn(200, 4, 60, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    p_value = VAR(lags=2, horizon=1, per="place").fit(noise).causality().p_value
+    assert p_value.shape == (60, 4, 4)
+    alone = p_value[:, 0, 1]  # one of each system: the others share their noise
+    assert kstest(alone, "uniform").pvalue > 0.01
+    assert abs(float((p_value < 0.05).double().sum() / (60 * 12)) - 0.05) < 0.02
+
+
+def test_ridge_is_least_squares_with_rows_that_pull_to_zero():
+    series, penalty, own = record(steps=40), 0.3, 0.2
+    model = VAR(lags=2, horizon=1, ridge=penalty, own=own).fit(series)
+    x = np.hstack([series[1:-1], series[:-2]])
+    y = series[2:].numpy()
+    centred = x - x.mean(0)
+    for i in range(4):
+        share = np.where(np.arange(8) % 4 == i, own, 1.0)
+        pull = np.diag(np.sqrt(penalty * share * (centred**2).sum(0)))
+        rows, target = np.vstack([centred, pull]), np.concatenate([y[:, i] - y[:, i].mean(), np.zeros(8)])
+        slope = np.linalg.lstsq(rows, target, rcond=None)[0]
+        near(model.coefficients[0, :, i].flatten(), slope)
+        near(model.intercept[0, i], y[:, i].mean() - slope @ x.mean(0), rtol=1e-6)
+        hat = centred @ np.linalg.solve(rows.T @ rows, centred.T)
+        residual = y[:, i] - y[:, i].mean() - centred @ slope
+        near(model.noise[0, i, i], residual @ residual / (len(y) - 1 - np.trace(hat)))
+
+
+def test_a_penalty_means_the_same_in_any_units():
+    series, units = record(), torch.tensor([1.0, 1e3, 1e-3, 7.0], dtype=torch.float64)
+    plain, other = (VAR(lags=2, horizon=3, ridge=0.1, own=0.5).fit(x) for x in (series, 5 + units * series))
+    torch.testing.assert_close(other(5 + units * series[None]), 5 + units * plain(series[None]))
+
+
+def test_a_large_penalty_on_the_others_leaves_an_autoregression_of_each():
+    series = record()
+    alone = VAR(lags=2, horizon=3, per="series").fit(series)
+    together = VAR(lags=2, horizon=3, ridge=1e7, own=0.0).fit(series)
+    torch.testing.assert_close(together(series[None]), alone(series[None]), rtol=1e-5, atol=1e-5)
+    nothing = VAR(lags=2, horizon=3, ridge=1e9).fit(series)
+    torch.testing.assert_close(nothing(series[None])[0, 0], series[2:].mean(0), rtol=1e-5, atol=1e-5)
+
+
+def test_systems_of_places_and_series_are_those_of_each_alone():
+    series = record(variables=6).reshape(300, 2, 3)
+    places, alone = (VAR(lags=2, horizon=4, per=per).fit(series) for per in ("place", "series"))
+    for n in range(3):
+        one = VAR(lags=2, horizon=4).fit(series[:, :, n])
+        near(places.coefficients[n], one.coefficients[0])
+        near(places(series[None])[..., n], one(series[None, :, :, n]))
+        near(places.distribution(series[None]).stddev[..., n], one.distribution(series[None, :, :, n]).stddev)
+    for c in range(2):
+        one = LinearRegression().fit(np.hstack([series[1:-1, c, :1], series[:-2, c, :1]]), series[2:, c, 0])
+        near(alone.coefficients[3 * c].flatten(), one.coef_)
+    assert places.causality().p_value.shape == (3, 2, 2)
+
+
+def test_steps_with_a_gap_are_left_out_of_the_fit():
+    series = holes(record(), 0.02)
+    model = VAR(lags=2, horizon=1).fit(series)
+    rows = np.hstack([series[2:], series[1:-1], series[:-2]])
+    rows = rows[~np.isnan(rows).any(1)]
+    assert int(model.rows) == len(rows) < 280
+    reference = LinearRegression().fit(rows[:, 4:], rows[:, :4])
+    near(model.coefficients[0].movedim(0, 1).flatten(1), reference.coef_)
+    near(model.intercept[0], reference.intercept_, rtol=1e-7)
+
+
+def test_blocks_and_the_way_without_gaps_give_the_same_sums(monkeypatch):
+    x = record(steps=50).reshape(50, 2, 2)
+    quick = lagged._sums(x, 3)
+    gappy = torch.cat([x, torch.full((1, 2, 2), torch.nan, dtype=x.dtype)])  # one more row, that is not complete
+    for block in (2**24, 40):
+        monkeypatch.setattr(lagged, "BLOCK", block)
+        for one, other in zip(quick, lagged._sums(gappy, 3), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_a_gap_of_the_past_is_forecast_from_the_steps_before_it():
+    series = record()
+    model = VAR(lags=2, horizon=3).fit(series)
+    past = series[None, -10:].clone()
+    past[0, 6, 1] = past[0, 9, 2] = torch.nan
+    filled = past.clone()
+    filled[0, 6, 1] = model(filled[:, :6])[0, 0, 1]
+    filled[0, 9, 2] = model(filled[:, :9])[0, 0, 2]
+    torch.testing.assert_close(model(past), model(filled))
+    early = past.clone()
+    early[0, 0, 3] = torch.nan  # before any forecast can be made: the first observed value
+    early[0, 1, 3], filled[0, :2, 3] = past[0, 1, 3], past[0, 1, 3]
+    filled[0, 6, 1] = model(filled[:, :6])[0, 0, 1]
+    filled[0, 9, 2] = model(filled[:, :9])[0, 0, 2]
+    torch.testing.assert_close(model(early), model(filled))
+
+
+def test_a_variable_without_any_past_is_missing_and_counts_as_its_mean():
+    series = record()
+    model = VAR(lags=2, horizon=3).fit(series)
+    past, mean = series[None, -5:].clone(), series[None, -5:].clone()
+    past[..., 1] = torch.nan
+    for t in range(5):  # its mean at first, then its forecast
+        mean[0, t, 1] = series[:, 1].mean() if t < 2 else model(mean[:, :t])[0, 0, 1]
+    forecast = model(past)
+    assert forecast[..., 1].isnan().all()
+    torch.testing.assert_close(forecast[..., [0, 2, 3]], model(mean)[..., [0, 2, 3]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dead_and_constant_variables_spoil_nothing(dtype):
+    series = record().to(dtype)
+    odd = torch.cat([series, torch.full((300, 1), torch.nan, dtype=dtype), torch.full((300, 1), 0.1, dtype=dtype)], 1)
+    for options in ({"ridge": 1.0, "own": 0.0}, {"ridge": 1.0, "own": 0.5}, {"ridge": 1.0}):
+        plain, model = (VAR(lags=2, horizon=3, **options).fit(x) for x in (series, odd))
+        torch.testing.assert_close(model(odd[None])[..., :4], plain(series[None]))
+        torch.testing.assert_close(model.noise[0, :4, :4], plain.noise[0])
+    plain, model = (VAR(lags=2, horizon=3).fit(x) for x in (series, odd))
+    forecast = model(odd[None])
+    assert forecast.dtype == dtype
+    assert forecast[..., 4].isnan().all()
+    assert (forecast[..., 5] == forecast.new_tensor(0.1)).all()
+    torch.testing.assert_close(forecast[..., :4], plain(series[None]))
+    spread, expected = model.distribution(odd[None]).stddev, plain.distribution(series[None]).stddev
+    torch.testing.assert_close(spread[..., :4], expected)
+    assert spread[..., 4].isnan().all() and (spread[..., 5] == 0).all()
+    p_value = model.causality().p_value[0]
+    torch.testing.assert_close(p_value[:4, :4], plain.causality().p_value[0], equal_nan=True)
+    assert p_value[4:].isnan().all() and p_value[:, 4:].isnan().all()
+    for one, other in zip(lag_criteria(odd, max_lags=3), lag_criteria(series, max_lags=3), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_group_that_cannot_be_fitted_is_missing_and_spoils_no_other():
+    series = torch.stack([record(variables=2)] * 4, 2)  # (T, 2, 4 places)
+    series[:, 1, 1] = series[:, 0, 1]  # a copy
+    series[:-5, 0, 2] = torch.nan  # too short
+    series[:, :, 3] = torch.nan
+    model = VAR(lags=2, horizon=3, per="place").fit(series)
+    forecast = model(series[None])
+    near(forecast[..., 0], VAR(lags=2, horizon=3).fit(series[..., 0])(series[None, ..., 0]))
+    assert forecast[..., 1:].isnan().all()
+    assert model.spectral_radius().isnan().tolist() == [False, True, True, True]
+    assert model.causality().p_value[1:].isnan().all()
+    held = VAR(lags=2, horizon=3, ridge=0.1, per="place").fit(series)
+    assert held(series[None])[..., 1].isfinite().all()
+
+
+def test_an_explosive_series_is_seen_by_its_radius():
+    growth = 1.05 ** torch.arange(100, dtype=torch.float64)
+    noise = torch.randn(100, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    series = noise.clone()
+    series[..., 1] = noise[..., 1] + 10 * growth[:, None]
+    radius = VAR(lags=1, horizon=2, per="series").fit(series).spectral_radius()
+    assert radius[0] < 0.5
+    near(radius[1], 1.05, rtol=0.01)
+
+
+def test_in_a_world_of_known_edges_a_long_record_comes_near_the_best_possible_error():
+    world = GraphDiffusion(nodes=8)
+    series = torch.from_numpy(world.simulate(20_000, seed=0).values).double()
+    model = VAR(lags=3, horizon=4).fit(series[:19_000])
+    np.testing.assert_allclose(model.coefficients[0], world.coefficients, atol=0.04)
+    near(model.spectral_radius()[0], 0.95, rtol=0.02)
+    windows = series[19_000:].unfold(0, 7, 1).movedim(-1, 1)
+    best = world.optimal_forecaster(4)(windows[:, :3])
+    error = (model(windows[:, :3]) - windows[:, 3:]).square().mean() / (best - windows[:, 3:]).square().mean()
+    assert 0.99 < error < 1.02
+    truth = torch.from_numpy(world.adjacency > 0).fill_diagonal_(False)
+    found = model.causality().p_value[0] < 0.05 / 56
+    assert (found & truth).sum() / truth.sum() > 0.95
+    assert (found & ~truth).sum() <= 1
+
+
+@pytest.mark.parametrize("per", PERS)
+@pytest.mark.parametrize("space", [(), (4,), (2, 3)])
+def test_any_space_goes_in_and_comes_out(per, space):
+    series = torch.randn(80, 2, *space, generator=torch.Generator().manual_seed(0))
+    model = VAR(lags=2, horizon=HORIZON, per=per).fit(series)
+    past = torch.stack([series[:9], series[20:29]])
+    assert model(past).shape == (2, HORIZON, 2, *space)
+    assert model(past).dtype == torch.float32
+    torch.testing.assert_close(model(past)[1:], model(past[1:, -2:]))  # one window, the last steps only
+    forecast = model.distribution(past)
+    assert forecast.sample((3,)).shape == (3, 2, HORIZON, 2, *space)
+    torch.testing.assert_close(forecast.mean, model(past))
+
+
+def test_a_fresh_model_takes_the_state_of_a_fitted_one():
+    series = record()
+    model = VAR(lags=2, horizon=3).fit(series)
+    copy = VAR(lags=2, horizon=3)
+    copy.load_state_dict(model.state_dict(), assign=True)
+    torch.testing.assert_close(copy.distribution(series[None]).stddev, model.distribution(series[None]).stddev)
+    torch.testing.assert_close(copy.causality().p_value, model.causality().p_value, equal_nan=True)
+
+
+def test_gradients_pass_through_a_forecast():
+    series = record()
+    model = VAR(lags=2, horizon=2).fit(series)
+    past = series[None, -3:].clone().requires_grad_()
+    model(past)[0, 1, 0].backward()
+    near(past.grad[0, -1], model.responses(2)[0, 2, 0])
+
+
+def test_unusable_input_is_refused():
+    with pytest.raises(ValueError, match='per must be "field"'):
+        VAR(lags=1, horizon=1, per="grid")
+    for bad in ({"lags": 0}, {"horizon": 0}, {"ridge": -1.0}, {"own": 2.0}, {"ridge": float("nan")}):
+        with pytest.raises(ValueError, match="needs lags and horizon"):
+            VAR(**({"lags": 1, "horizon": 1} | bad))
+    with pytest.raises(ValueError, match="T >= 4 for 2 lags"):
+        VAR(lags=2, horizon=1).fit(torch.zeros(3, 1))
+    with pytest.raises(ValueError, match="2 infinite values"):
+        VAR(lags=2, horizon=1).fit(torch.tensor([[0.0], [torch.inf], [1.0], [torch.inf], [0.0]]))
+    with pytest.raises(ValueError, match="more than 9 complete steps and no copies.*ridge above 0"):
+        VAR(lags=2, horizon=1).fit(record(steps=9))
+    with pytest.raises(ValueError, match="one variable is observed at 2"):
+        rare = record()
+        rare[2:, 0] = torch.nan
+        VAR(lags=2, horizon=1).fit(rare)
+    model = VAR(lags=2, horizon=1)
+    with pytest.raises(ValueError, match="not fitted yet"):
+        model(torch.zeros(1, 5, 4))
+    model.fit(record())
+    with pytest.raises(ValueError, match="at least 2 time steps"):
+        model(torch.zeros(1, 1, 4))
+    with pytest.raises(ValueError, match=r"\(1, 3\) groups and variables"):
+        model(torch.zeros(1, 5, 3))
+    with pytest.raises(ValueError, match="steps must be"):
+        model.responses(-1)
+    with pytest.raises(ValueError, match='"f" or "wald"'):
+        model.causality(test="t")
+    with pytest.raises(ValueError, match="ridge=0.1"):
+        VAR(lags=1, horizon=1, ridge=0.1).fit(record()).causality()
+    with pytest.raises(ValueError, match="max_lags"):
+        lag_criteria(record(), max_lags=0)
