@@ -21,7 +21,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 HERE = Path(__file__).parent
-COMPARISONS = ("windows", "nlinear_ett", "preprocessing")
+COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 VERSIONS = (
     *("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "statsmodels", "pytorch-forecasting"),
@@ -52,6 +52,7 @@ COLUMNS = {
     "series_windows": "windows of one series in a batch",
     "max_abs_difference": "largest difference from the panel's own values, in the last batch",
     "difference_share": "largest difference from the first row's answer, as a share of the field's standard deviation",
+    "largest_difference": "largest absolute difference from the first row's answer",
     "missing_in_one": "values that are missing in one of the two answers only",
     "test_windows": "number of test windows",
     "validation_mse": "mean squared error of all validation windows, z units",
