@@ -29,7 +29,7 @@ class LIM(nn.Module):
     hold is forecast as 0. With ``lag=1`` and steps of whole numbers this is a vector autoregression of one lag in the
     space of the patterns; B also says how fast each mode of the system decays and turns.
 
-    After the fit ``patterns`` (modes, C, *S) carry the amplitudes to the field (orthonormal without weights,
+    After the fit ``patterns`` ``(modes, C, *S)`` carry the amplitudes to the field (orthonormal without weights,
     their largest value positive),
     ``dynamics`` (modes, modes) is B, in 1 / step, ``covariance`` :math:`C_0`, and ``forcing`` the covariance
     :math:`Q = -(B C_0 + C_0 B^\top)` of the noise that keeps :math:`C_0` going, in squared units a step. Nothing forces
@@ -122,7 +122,7 @@ class LIM(nn.Module):
         return torch.linalg.matrix_exp(self.dynamics * steps)
 
     def amplitudes(self, past: Tensor) -> Tensor:
-        """How much of each pattern each step holds: (B, T, C, *S) to (B, T, modes), a missing cell as in `forward`."""
+        """How much of each pattern each step holds: ``(B, T, C, *S)`` to (B, T, modes), gaps as in `forward`."""
         self._check_fitted()
         if past.ndim < 3 or past.shape[1] < 1 or past.shape[2:] != self.mean.shape:
             raise ValueError(f"past must be (B, T, {', '.join(map(str, self.mean.shape))}), got {tuple(past.shape)}")
@@ -172,7 +172,7 @@ class LIM(nn.Module):
         distance is larger, the field is not such a system: it remembers in another way, is not linear, or has patterns
         that were left out.
 
-        Shapes: ``series`` (T, C, *S), the training part, and ``lags``, the number of lags from :math:`2 \tau_0` on.
+        Shapes: ``series`` ``(T, C, *S)``, the training part, and ``lags``, the number of lags from :math:`2 \tau_0` on.
         Raises ValueError for fewer than 1 lag or draw, a series too short, and use before ``fit``.
         Source: Penland & Sardeshmukh (1995), compare the B of several lags.
         Deviation: covariances are compared, which need no logarithm, and judged against the model's own records.

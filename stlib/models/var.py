@@ -308,7 +308,7 @@ def lag_criteria(series: Tensor, *, max_lags: int, per: str = "field") -> Criter
     covariance of the residuals with divisor :math:`n`. One factorisation serves every order. Variables that never vary
     or are never observed do not count.
 
-    Shapes: ``series`` (T, C, *S), grouped by ``per`` as in `VAR`. NaN where an order cannot be fitted.
+    Shapes: ``series`` ``(T, C, *S)``, grouped by ``per`` as in `VAR`. NaN where an order cannot be fitted.
     Raises ValueError for ``max_lags`` below 1, an unknown ``per``, infinite values or a series that is too short.
     Source: Lütkepohl (2005), doi:10.1007/978-3-540-27752-1, section 4.3.
 
