@@ -11,6 +11,7 @@ from stlib.models._volatility import SIZE, Parameters, back_cast, log_likelihood
 from stlib.models._volatility_fit import maximise
 
 KINDS, NOISES, MEANS = ("garch", "gjr", "egarch"), ("normal", "t"), ("zero", "constant")
+#: What a number in `GARCH.status` says.
 STATUS = ("converged", "not converged", "too short", "constant", "not finite")
 LAGGED = ("alpha", "gamma", "beta")
 ESTIMATES = ("mu", "omega", "alpha", "gamma", "beta", "nu", "likelihood", "status")
@@ -21,8 +22,8 @@ BLOCK = 2**18  # values fitted at once, to bound memory
 class GARCH(nn.Module):
     r"""The variance of the next return, from the squares of the last ones.
 
-    A return is :math:`x_t = \mu + e_t`, :math:`e_t = \sqrt{h_t}\, z_t` with noise :math:`z_t` of variance 1, "normal" or
-    "t" (Student's with :math:`\nu` degrees of freedom), and a variance :math:`h_t` that the past decides. With ``kind``
+    A return is :math:`x_t = \mu + e_t` with :math:`e_t = \sqrt{h_t}\, z_t`. The noise :math:`z_t` has variance 1 and is
+    "normal" or "t" (Student's, :math:`\nu` degrees of freedom). The past decides the variance :math:`h_t`: for ``kind``
     "garch", "gjr" (a fall may count more than a rise) and "egarch", in this order,
 
     .. math:: h_t &= \omega + \sum_{k=1}^{p} \alpha_k e_{t-k}^2 + \sum_{k=1}^{q} \beta_k h_{t-k}
@@ -33,24 +34,24 @@ class GARCH(nn.Module):
               \ln h_t &= \omega + \sum_{k=1}^{p} \left(\alpha_k (|z_{t-k}| - \sqrt{2/\pi}) + \gamma_k z_{t-k}\right)
                      + \sum_{k=1}^{q} \beta_k \ln h_{t-k}
 
-    The order of the orders is that of the package arch: p counts squares, q counts variances. ``mean`` is "zero" or
-    "constant" (:math:`\mu` is estimated). Squares and variances before the first return are a weighted mean of the first
-    75 squares, with weights :math:`0.94^i`, so the first 75 values of `filter` have seen a little of their future. Where
-    :math:`\mu` is estimated that mean is of departures from the mean of the series.
+    As in the package arch, p counts squares and q counts variances (Bollerslev has them the other way round). ``mean``
+    is "zero" or "constant": :math:`\mu` is estimated. Squares and variances before the first return are a weighted mean
+    of the first 75 squares, with weights :math:`0.94^i`; for a constant mean, of departures from the series' own mean.
+    So the first 75 values of `filter` have seen a little of their future.
 
     `fit` finds the maximum of the likelihood of each series by itself, under
     :math:`\omega > 0`, :math:`\alpha_k \ge 0`, :math:`\alpha_k + \gamma_k \ge 0`, :math:`\beta_k \ge 0` and a
     `persistence` of at most 1 - 1e-6 (for "egarch" of the last two only), and :math:`2.05 \le \nu \le 500`.
 
-    A missing return is replaced by its expectation, :math:`e_t^2 := h_t`, half of it for a fall (for "egarch"
-    :math:`z_t := 0` and :math:`|z_t| := \sqrt{2/\pi}`), and adds nothing to the likelihood. Steps before the first return
-    of a series do not count.
+    A missing return is replaced by its expectation, :math:`e_t^2 := h_t`, of which a fall has half (for "egarch",
+    :math:`z_t := 0` and :math:`|z_t| := \sqrt{2/\pi}`), and adds nothing to the likelihood. Steps before the first
+    return of a series do not count.
 
-    Shapes: ``fit(series (T, C, *S))``, then ``(B, T, C, *S)`` to a distribution of shape ``(B, horizon, C, *S)``, `Normal`
-    or `StudentT`. Returns may have any unit; :math:`h` has its square. Estimates are buffers: ``mu``, ``omega``, ``nu``
-    and ``likelihood`` of shape ``(C, *S)``, ``alpha`` and ``gamma`` ``(p, C, *S)``, ``beta`` ``(q, C, *S)``, and
-    ``status`` ``(C, *S)``, a place in `STATUS`. A series that cannot be fitted has a status of 2 or more and NaN
-    everywhere else, and spoils no other.
+    Shapes: ``fit(series (T, C, *S))``, then ``(B, T, C, *S)`` to a distribution of shape ``(B, horizon, C, *S)``,
+    `Normal` or `StudentT`. Returns may have any unit; :math:`h` has its square. Estimates are buffers: ``mu``,
+    ``omega``, ``nu``, ``likelihood`` and ``status`` are ``(C, *S)``, ``alpha`` and ``gamma`` ``(p, C, *S)``, ``beta``
+    ``(q, C, *S)``. The status is a place in `STATUS`. A series that cannot be fitted has NaN in all the others, and
+    spoils no other series.
     Beyond one step the variance is exact, but the shape is not: a sum over unknown variances has heavier tails.
     Raises ValueError for orders below p = 1 or q = 0, unknown names, "egarch" with noise "t" and a horizon beyond 1
     (its variance is infinite), a series or past of another shape, and a forecast before `fit`.
@@ -59,9 +60,10 @@ class GARCH(nn.Module):
     Deviation: several tops of a likelihood are told apart by two starts only, from a grid of sixteen.
 
     >>> noise = torch.randn(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    >>> model = GARCH(horizon=3).set(omega=0.1, alpha=[0.1], beta=[0.8])
-    >>> model.variance(torch.tensor([[[2.0]]])).flatten().tolist()  # 0.1 + 0.1 * 4 + 0.8 * 4 and so on
-    [3.7, 3.43, 3.187]
+    >>> model = GARCH(horizon=2).set(omega=0.1, alpha=[0.1], beta=[0.8])
+    >>> past = torch.tensor([[[2.0]]], dtype=torch.float64)  # h = 0.1 + 0.1 * 4 + 0.8 * 4 = 3.7 on its day
+    >>> [round(value, 3) for value in model.variance(past).flatten().tolist()]  # 0.1 + 0.1 * 4 + 0.8 * 3.7 on the next
+    [3.46, 3.214]
     >>> model.fit(noise).filter(noise).shape
     torch.Size([500, 2])
     """
@@ -189,19 +191,19 @@ class GARCH(nn.Module):
     @torch.no_grad()
     def log_likelihood(self, series: Tensor) -> Tensor:
         """The log-likelihood of a series ``(T, C, *S)`` at the estimates, ``(C, *S)``; missing returns are left out."""
-        par = self._parameters(series.shape[1:], batch=1)
+        par = self._flat(series.shape[1:], batch=1)
         flat = series.flatten(1).to(par.omega)
         h = self._path(flat.reshape(len(series), 1, *series.shape[1:])).flatten(1)
         return log_likelihood(flat, h, par, noise=self.noise).reshape(series.shape[1:])
 
     def _path(self, x: Tensor) -> Tensor:
         """Variances of ``(T, B, C, *S)``, computed in the precision of the estimates."""
-        par = self._parameters(x.shape[2:], batch=x.shape[1])
+        par = self._flat(x.shape[2:], batch=x.shape[1])
         flat = x.flatten(1).to(par.omega)
         h, _ = variance_path(flat, par, back_cast(flat, centred=self.mean == "constant"), kind=self.kind)
         return h.reshape(x.shape).to(x.dtype)
 
-    def _parameters(self, space: torch.Size, *, batch: int) -> Parameters:
+    def _flat(self, space: torch.Size, *, batch: int) -> Parameters:
         """The estimates for series ``(C, *S)`` of which there are ``batch``, flat."""
         self._check_fitted()
         if self.omega.numel() > 1 and self.omega.shape != space:
@@ -217,7 +219,7 @@ class GARCH(nn.Module):
 
     def _mean_growth(self, space: torch.Size) -> Tensor:
         """For "egarch": mean of h over exp(mean of ln h), ``(horizon, C, *S)``, due to the noise still to come."""
-        par = self._parameters(space, batch=1)
+        par = self._flat(space, batch=1)
         growth, rise, tilt = [torch.ones_like(par.omega)], [], []  # answers of ln h to |z| and to z, lag by lag
         for lag in range(self.horizon - 1):
             for answer, first in ((rise, par.alpha), (tilt, par.gamma)):
