@@ -29,15 +29,17 @@ def climb(evaluate: Evaluate, vector: Tensor, a: Tensor, b: Tensor) -> tuple[Ten
     value, gradient, information = evaluate(vector, places)
     secant, damping = torch.zeros_like(information), torch.full_like(value, DAMPING)
     for round_ in range(ROUNDS + 1):
-        hessian = information + secant
-        hessian = hessian + torch.diag_embed(hessian.diagonal(dim1=1, dim2=2) * damping[:, None])
-        sound = (hessian.isfinite().all(-1) & gradient.isfinite()).all(-1) & value.isfinite()
-        hessian = torch.where(sound[:, None, None], hessian, torch.eye(len(vector)).to(hessian))
+        sound = (information.isfinite().all(-1) & gradient.isfinite()).all(-1) & value.isfinite()
+        information = torch.where(sound[:, None, None], information, torch.eye(len(vector)).to(information))
         gradient = torch.where(sound[:, None], gradient, 0.0)
-        step = bounded_step(hessian, gradient, a, (b[:, None] - a @ vector).T.clamp_max(0.0))
-        promise = (step * (gradient - _times(hessian, step) / 2)).sum(1)
+        room = (b[:, None] - a @ vector).T.clamp_max(0.0)
+        step, promise = _step(information + secant, damping, gradient, a, room)
         enough = (10 * torch.finfo(value.dtype).eps * value.abs()).clamp_min(GAIN)
         done = sound & (promise < enough) & (damping < 0.1)
+        if done.any():  # the information alone must agree: a secant can be far off
+            plain, least = _step(information[done], damping[done], gradient[done], a, room[done])
+            step[done], promise[done], secant[done] = plain, least, 0.0
+            done &= promise < enough
         over = done | ~sound | (damping > 1e12) | (round_ == ROUNDS)
         if over.any():
             best[:, places[over]], best_value[places[over]] = vector[:, over], value[over]
@@ -59,6 +61,13 @@ def climb(evaluate: Evaluate, vector: Tensor, a: Tensor, b: Tensor) -> tuple[Ten
         gradient = torch.where(better[:, None], new_gradient, gradient)
         information = torch.where(better[:, None, None], new_information, information)
     return best, best_value, converged
+
+
+def _step(hessian: Tensor, damping: Tensor, gradient: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The damped step and how much higher it promises to lead."""
+    hessian = hessian + torch.diag_embed(hessian.diagonal(dim1=1, dim2=2) * damping[:, None])
+    step = bounded_step(hessian, gradient, a, b)
+    return step, (step * (gradient - _times(hessian, step) / 2)).sum(1)
 
 
 def bounded_step(hessian: Tensor, gradient: Tensor, a: Tensor, b: Tensor) -> Tensor:

@@ -65,9 +65,9 @@ def maximise(returns: Tensor, *, p: int, q: int, kind: str, noise: str, mean: st
 def _parameters(vector: Tensor, *, p: int, q: int, kind: str, noise: str, mean: str) -> Parameters:
     """The parameters of a vector, without the last rounding error beyond their bounds."""
     mu, omega, alpha, gamma, beta, inverse = vector.split(_rows(p, q, kind, noise, mean))
-    beta = beta.clamp_min(0.0)
+    alpha, beta = alpha.clamp_min(0.0), beta.clamp_min(0.0)
     if kind != "egarch":
-        omega, alpha = omega.clamp_min(SMALLEST), alpha.clamp_min(0.0)
+        omega = omega.clamp_min(SMALLEST)
         gamma = torch.maximum(gamma, -alpha) if len(gamma) else gamma
     mu = mu[0] if mean == "constant" else torch.zeros_like(omega[0])
     nu = 1 / inverse[0] if noise == "t" else torch.full_like(omega[0], torch.inf)
@@ -82,14 +82,13 @@ def _bounds(*, p: int, q: int, kind: str, noise: str, mean: str) -> tuple[Tensor
     """Rows A and bounds b of A v >= b."""
     rows = _rows(p, q, kind, noise, mean)
     _, omega, alpha, gamma, beta, inverse = torch.eye(sum(rows), dtype=torch.float64).split(rows)
-    bounds = [(row, 0.0) for row in beta]
+    bounds = [(row, 0.0) for row in (*alpha, *beta)]
     if noise == "t":
         bounds += [(inverse[0], 1 / DEGREES[1]), (-inverse[0], -1 / DEGREES[0])]
     total = beta.sum(0)
     if kind != "egarch":
         total = total + alpha.sum(0) + gamma.sum(0) / 2
-        bounds += [(omega[0], SMALLEST), *((row, 0.0) for row in alpha)]
-        bounds += [(alpha[k] + row, 0.0) for k, row in enumerate(gamma)]
+        bounds += [(omega[0], SMALLEST), *((alpha[k] + row, 0.0) for k, row in enumerate(gamma))]
     bounds.append((-total, -EDGE))
     a, b = zip(*bounds, strict=True)
     return torch.stack(a), torch.tensor(b, dtype=torch.float64)

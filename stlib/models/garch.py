@@ -8,11 +8,11 @@ from torch.distributions import Distribution, Normal, StudentT
 from torch.nn.parameter import UninitializedBuffer
 
 from stlib.models._volatility import SIZE, Parameters, back_cast, log_likelihood, variance_path
-from stlib.models._volatility_fit import maximise
+from stlib.models._volatility_fit import EDGE, maximise
 
 KINDS, NOISES, MEANS = ("garch", "gjr", "egarch"), ("normal", "t"), ("zero", "constant")
 #: What a number in `GARCH.status` says.
-STATUS = ("converged", "not converged", "too short", "constant", "not finite")
+STATUS = ("converged", "at the edge", "not converged", "too short", "constant", "not finite")
 LAGGED = ("alpha", "gamma", "beta")
 ESTIMATES = ("mu", "omega", "alpha", "gamma", "beta", "nu", "likelihood", "status")
 FEWEST = 10  # observed returns for each parameter
@@ -39,9 +39,9 @@ class GARCH(nn.Module):
     of the first 75 squares, with weights :math:`0.94^i`; for a constant mean, of departures from the series' own mean.
     So the first 75 values of `filter` have seen a little of their future.
 
-    `fit` finds the maximum of the likelihood of each series by itself, under
-    :math:`\omega > 0`, :math:`\alpha_k \ge 0`, :math:`\alpha_k + \gamma_k \ge 0`, :math:`\beta_k \ge 0` and a
-    `persistence` of at most 1 - 1e-6 (for "egarch" of the last two only), and :math:`2.05 \le \nu \le 500`.
+    `fit` finds the maximum of the likelihood of each series by itself, under :math:`\alpha_k \ge 0`,
+    :math:`\beta_k \ge 0`, a `persistence` of at most 1 - 1e-6, :math:`2.05 \le \nu \le 500` and, but for "egarch",
+    :math:`\omega > 0` and :math:`\alpha_k + \gamma_k \ge 0`.
 
     A missing return is replaced by its expectation, :math:`e_t^2 := h_t`, of which a fall has half (for "egarch",
     :math:`z_t := 0` and :math:`|z_t| := \sqrt{2/\pi}`), and adds nothing to the likelihood. Steps before the first
@@ -50,14 +50,15 @@ class GARCH(nn.Module):
     Shapes: ``fit(series (T, C, *S))``, then ``(B, T, C, *S)`` to a distribution of shape ``(B, horizon, C, *S)``,
     `Normal` or `StudentT`. Returns may have any unit; :math:`h` has its square. Estimates are buffers: ``mu``,
     ``omega``, ``nu``, ``likelihood`` and ``status`` are ``(C, *S)``, ``alpha`` and ``gamma`` ``(p, C, *S)``, ``beta``
-    ``(q, C, *S)``. The status is a place in `STATUS`. A series that cannot be fitted has NaN in all the others, and
-    spoils no other series.
+    ``(q, C, *S)``. The status is a place in `STATUS`; "at the edge" is the largest persistence, as of an explosive
+    series. A series that cannot be fitted has NaN in all the others, and spoils no other series.
     Beyond one step the variance is exact, but the shape is not: a sum over unknown variances has heavier tails.
     Raises ValueError for orders below p = 1 or q = 0, unknown names, "egarch" with noise "t" and a horizon beyond 1
     (its variance is infinite), a series or past of another shape, and a forecast before `fit`.
     Source: Bollerslev (1986), doi:10.1016/0304-4076(86)90063-1; Glosten, Jagannathan and Runkle (1993),
     doi:10.1111/j.1540-6261.1993.tb05128.x; Nelson (1991), doi:10.2307/2938260.
-    Deviation: several tops of a likelihood are told apart by two starts only, from a grid of sixteen.
+    Deviation: arch lets :math:`\alpha_k` of "egarch" be negative, which fits noise with a variance that runs away from
+    its start. Of several tops of a likelihood the higher of two is taken, from the best of a grid of sixteen starts.
 
     >>> noise = torch.randn(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> model = GARCH(horizon=2).set(omega=0.1, alpha=[0.1], beta=[0.8])
@@ -116,7 +117,8 @@ class GARCH(nn.Module):
             found = torch.cat([torch.stack([par.mu * scale, omega]), *par[2:5], torch.stack([par.nu, likelihood])])
             usable = likelihood.isfinite()
             table[:, block] = torch.where(usable, found, torch.nan)
-            status[block] = torch.where(usable & converged, 0, 1)
+            edge = self._sum_of_factors(par) > EDGE - 1e-6
+            status[block] = torch.where(usable & converged, edge.long(), STATUS.index("not converged"))
         space = series.shape[1:]
         parts = table.split([1, 1, self.p, asymmetry, self.q, 1, 1])
         for name, part in zip(ESTIMATES[:-1], parts, strict=True):
@@ -160,8 +162,11 @@ class GARCH(nn.Module):
         logarithm, for "egarch". After :math:`\ln 0.5` over its logarithm steps half is left.
         """
         self._check_fitted()
-        total = self.beta.sum(0)
-        return total if self.kind == "egarch" else total + self.alpha.sum(0) + self.gamma.sum(0) / 2
+        return self._sum_of_factors(self)
+
+    def _sum_of_factors(self, par: "Parameters | GARCH") -> Tensor:
+        total = par.beta.sum(0)
+        return total if self.kind == "egarch" else total + par.alpha.sum(0) + par.gamma.sum(0) / 2
 
     def forward(self, past: Tensor) -> Distribution:
         h = self.variance(past)
