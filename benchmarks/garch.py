@@ -1,8 +1,8 @@
-"""Maximum likelihood of GARCH models on simulated returns, all series in one call beside the package arch series by series.
+"""Maximum likelihood of GARCH models on simulated returns: all series in one call, beside arch series by series.
 
 The returns are drawn from the model that is fitted, in double precision; the mean is zero. Both maximise the same
-likelihood, so the higher one is the better fit: the difference is ours less that of arch, for each series. The last rows
-fit ever more series, to see how time and memory grow. Peak memory is that of a whole process with its libraries.
+likelihood, so the higher one is the better fit; ours less theirs is given over the series. The last rows fit ever more
+series, to see how time and memory grow. Peak memory is that of a whole process with its libraries.
 """
 
 from functools import cache, partial

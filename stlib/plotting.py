@@ -31,6 +31,11 @@ LOOKS = {
     "5 x 5 neighbours": ("#6b4c1e", "-", "d"),
     "NLinear": ("#0072B2", "-", "o"),
     "DLinear": ("#56B4E9", "-", "P"),
+    "constant variance": ("#7f7f00", "--", "D"),
+    "rolling variance": ("#a6611a", "-.", "s"),
+    "EWMA": ("#882255", "--", "o"),
+    "GARCH": ("#332288", "-", "^"),
+    "GJR-t": ("#117733", "-", "s"),
 }
 _AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better

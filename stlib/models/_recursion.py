@@ -41,18 +41,20 @@ def linear_recursion(u: Tensor, c: Tensor, start: Tensor) -> Tensor:
     for lag in range(1, lags + 1):  # the first block starts from the given values
         for step in range(min(lag, length)):
             first[step] += c[lag - 1, 0, step] * start[lag - step - 1]
+    rows_of_y, rows_of_c = y.unbind(1), [one.unbind(1) for one in c]
     for step in range(1, length):
         for lag in range(1, min(lags, step) + 1):
-            y[:, step].addcmul_(c[lag - 1, :, step], y[:, step - lag])
+            rows_of_y[step].addcmul_(rows_of_c[lag - 1][step], rows_of_y[step - lag])
     if blocks == 1:
         return y[0, :steps]
 
     echo = u.new_zeros(c.shape[1], lags + length, lags, series)  # of each of the lags values before a block
     for lag in range(1, lags + 1):
         echo[:, lags - lag, lag - 1] = 1
+    rows_of_echo = echo.unbind(1)
     for step in range(length):
         for lag in range(1, lags + 1):
-            echo[:, lags + step].addcmul_(c[lag - 1, :, step], echo[:, lags + step - lag])
+            rows_of_echo[lags + step].addcmul_(rows_of_c[lag - 1][step], rows_of_echo[lags + step - lag])
     echo = echo[:, lags:, :, None]  # (blocks or 1, length, K, 1, N)
     for block in range(1, blocks):
         response = echo[block if len(echo) > 1 else 0]

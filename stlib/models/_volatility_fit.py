@@ -13,7 +13,7 @@ from torch import Tensor
 from stlib.models._climb import climb
 from stlib.models._volatility import Parameters, back_cast, log_likelihood, slope_and_information, variance_path
 
-NEARLY = 20.0  # a second start whose log-likelihood is at most this much below the first is tried too
+NEARLY = 5.0  # a second start whose log-likelihood is at most this much below the first is tried too
 SMALLEST = 1e-8  # the smallest omega, for returns with a mean square of 1
 EDGE = 1 - 1e-6  # the largest persistence
 DEGREES = 2.05, 500.0  # of freedom, fewest and most
@@ -34,12 +34,19 @@ def maximise(returns: Tensor, *, p: int, q: int, kind: str, noise: str, mean: st
             gradient[-1] *= -par.nu.square()
             information[:, -1] *= -par.nu.square()[:, None]
             information[:, :, -1] *= -par.nu.square()[:, None]
-        return _sensible(log_likelihood(x, h, par, noise=noise), h), gradient.T, information
+        return value(x, h, par), gradient.T, information
 
     def height(vector: Tensor) -> Tensor:
         par = _parameters(vector, **names)
         h, _ = variance_path(returns, par, start, kind=kind)
-        return _sensible(log_likelihood(returns, h, par, noise=noise), h).nan_to_num(-torch.inf)
+        return value(returns, h, par).nan_to_num(-torch.inf)
+
+    def value(x: Tensor, h: Tensor, par: Parameters) -> Tensor:
+        height = log_likelihood(x, h, par, noise=noise)
+        if kind != "egarch":
+            return height
+        low, high, middle = *h.aminmax(dim=0), h.mean(0)
+        return torch.where((low > exp(-WIDEST) * middle) & (high < exp(WIDEST) * middle), height, torch.nan)
 
     tops, heights = [], []
     for group in _starts(returns, **names):
@@ -50,16 +57,15 @@ def maximise(returns: Tensor, *, p: int, q: int, kind: str, noise: str, mean: st
     first, second = torch.where(swap, tops[1], tops[0]), torch.where(swap, tops[0], tops[1])
     again = everything[(heights[0] - heights[1]).abs() < NEARLY]  # the likelihood may have two tops
     columns = torch.cat([everything, again])
-    vector, value, converged = climb(
+    vector, top, converged = climb(
         lambda trial, places: evaluate(trial, columns[places]),
         torch.cat([first, second[:, again]], 1),
         *(bound.to(returns) for bound in _bounds(**names)),
     )
-    second_value = value[len(start) :]
-    higher = (second_value > value[again]) | (value[again].isnan() & ~second_value.isnan())
+    higher = (top[len(start) :] > top[again]) | top[again].isnan()
     winner = everything.clone()
     winner[again[higher]] = len(start) + higher.nonzero()[:, 0]
-    return _parameters(vector[:, winner], **names), value[winner], converged[winner]
+    return _parameters(vector[:, winner], **names), top[winner], converged[winner]
 
 
 def _parameters(vector: Tensor, *, p: int, q: int, kind: str, noise: str, mean: str) -> Parameters:
@@ -119,9 +125,3 @@ def _starts(returns: Tensor, *, p: int, q: int, kind: str, noise: str, mean: str
             group.append(vector)
         groups.append(group)
     return groups
-
-
-def _sensible(value: Tensor, h: Tensor) -> Tensor:
-    low, high = h.aminmax(dim=0)
-    middle = h.mean(0)
-    return torch.where((low > exp(-WIDEST) * middle) & (high < exp(WIDEST) * middle), value, torch.nan)

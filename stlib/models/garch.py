@@ -22,17 +22,18 @@ BLOCK = 2**18  # values fitted at once, to bound memory
 class GARCH(nn.Module):
     r"""The variance of the next return, from the squares of the last ones.
 
-    A return is :math:`x_t = \mu + e_t` with :math:`e_t = \sqrt{h_t}\, z_t`. The noise :math:`z_t` has variance 1 and is
-    "normal" or "t" (Student's, :math:`\nu` degrees of freedom). The past decides the variance :math:`h_t`: for ``kind``
-    "garch", "gjr" (a fall may count more than a rise) and "egarch", in this order,
+    A return is :math:`x_t = \mu + e_t` with :math:`e_t = \sigma_t\, z_t`. The noise :math:`z_t` has variance 1 and is
+    "normal" or "t" (Student's, :math:`\nu` degrees of freedom). The past decides the variance :math:`\sigma_t^2`. For
+    ``kind`` "garch", "gjr" (a fall may count more than a rise) and "egarch", in this order,
 
-    .. math:: h_t &= \omega + \sum_{k=1}^{p} \alpha_k e_{t-k}^2 + \sum_{k=1}^{q} \beta_k h_{t-k}
+    .. math:: \sigma_t^2 &= \omega + \sum_{k=1}^{p} \alpha_k e_{t-k}^2 + \sum_{k=1}^{q} \beta_k \sigma_{t-k}^2
 
-              h_t &= \omega + \sum_{k=1}^{p} (\alpha_k + \gamma_k [e_{t-k} < 0])\, e_{t-k}^2
-                     + \sum_{k=1}^{q} \beta_k h_{t-k}
+              \sigma_t^2 &= \omega + \sum_{k=1}^{p} (\alpha_k + \gamma_k [e_{t-k} < 0])\, e_{t-k}^2
+                     + \sum_{k=1}^{q} \beta_k \sigma_{t-k}^2
 
-              \ln h_t &= \omega + \sum_{k=1}^{p} \left(\alpha_k (|z_{t-k}| - \sqrt{2/\pi}) + \gamma_k z_{t-k}\right)
-                     + \sum_{k=1}^{q} \beta_k \ln h_{t-k}
+              \ln \sigma_t^2 &= \omega
+                     + \sum_{k=1}^{p} \left(\alpha_k (|z_{t-k}| - \sqrt{2/\pi}) + \gamma_k z_{t-k}\right)
+                     + \sum_{k=1}^{q} \beta_k \ln \sigma_{t-k}^2
 
     As in the package arch, p counts squares and q counts variances (Bollerslev has them the other way round). ``mean``
     is "zero" or "constant": :math:`\mu` is estimated. Squares and variances before the first return are a weighted mean
@@ -43,16 +44,17 @@ class GARCH(nn.Module):
     :math:`\beta_k \ge 0`, a `persistence` of at most 1 - 1e-6, :math:`2.05 \le \nu \le 500` and, but for "egarch",
     :math:`\omega > 0` and :math:`\alpha_k + \gamma_k \ge 0`.
 
-    A missing return is replaced by its expectation, :math:`e_t^2 := h_t`, of which a fall has half (for "egarch",
-    :math:`z_t := 0` and :math:`|z_t| := \sqrt{2/\pi}`), and adds nothing to the likelihood. Steps before the first
-    return of a series do not count.
+    A missing return is replaced by its expectation, :math:`e_t^2 := \sigma_t^2`, of which a fall has half (for
+    "egarch", :math:`z_t := 0` and :math:`|z_t| := \sqrt{2/\pi}`), and adds nothing to the likelihood. Steps before the
+    first return of a series do not count.
 
     Shapes: ``fit(series (T, C, *S))``, then ``(B, T, C, *S)`` to a distribution of shape ``(B, horizon, C, *S)``,
-    `Normal` or `StudentT`. Returns may have any unit; :math:`h` has its square. Estimates are buffers: ``mu``,
+    `Normal` or `StudentT`. Returns may have any unit; variances have its square. Estimates are buffers: ``mu``,
     ``omega``, ``nu``, ``likelihood`` and ``status`` are ``(C, *S)``, ``alpha`` and ``gamma`` ``(p, C, *S)``, ``beta``
     ``(q, C, *S)``. The status is a place in `STATUS`; "at the edge" is the largest persistence, as of an explosive
     series. A series that cannot be fitted has NaN in all the others, and spoils no other series.
-    Beyond one step the variance is exact, but the shape is not: a sum over unknown variances has heavier tails.
+    Beyond one step the variance is exact, also for "egarch", but the shape is not: a mixture of unknown variances has
+    heavier tails.
     Raises ValueError for orders below p = 1 or q = 0, unknown names, "egarch" with noise "t" and a horizon beyond 1
     (its variance is infinite), a series or past of another shape, and a forecast before `fit`.
     Source: Bollerslev (1986), doi:10.1016/0304-4076(86)90063-1; Glosten, Jagannathan and Runkle (1993),
@@ -62,7 +64,7 @@ class GARCH(nn.Module):
 
     >>> noise = torch.randn(500, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     >>> model = GARCH(horizon=2).set(omega=0.1, alpha=[0.1], beta=[0.8])
-    >>> past = torch.tensor([[[2.0]]], dtype=torch.float64)  # h = 0.1 + 0.1 * 4 + 0.8 * 4 = 3.7 on its day
+    >>> past = torch.tensor([[[2.0]]], dtype=torch.float64)  # variance 0.1 + 0.1 * 4 + 0.8 * 4 = 3.7
     >>> [round(value, 3) for value in model.variance(past).flatten().tolist()]  # 0.1 + 0.1 * 4 + 0.8 * 3.7 on the next
     [3.46, 3.214]
     >>> model.fit(noise).filter(noise).shape
