@@ -6,6 +6,8 @@ from scipy.optimize import minimize
 from torch.distributions import Normal, StudentT
 
 from stlib.data import datasets
+from stlib.models import _volatility_fit
+from stlib.models._climb import climb
 from stlib.models._volatility import Parameters, back_cast, log_likelihood, slope_and_information, variance_path
 from stlib.models.garch import GARCH, STATUS, value_at_risk
 
@@ -201,6 +203,23 @@ def test_no_other_point_within_the_bounds_is_better():
         assert model.likelihood[series].item() > -found.fun - 1e-3
 
 
+def test_of_two_tops_the_higher_is_taken(monkeypatch):
+    tops = []
+
+    def spy(*problem):
+        tops.append(climb(*problem))
+        return tops[-1]
+
+    monkeypatch.setattr(_volatility_fit, "climb", spy)
+    monkeypatch.setattr(_volatility_fit, "NEARLY", torch.inf)
+    x = torch.randn(300, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _, value, converged = _volatility_fit.maximise(x, p=1, q=1, kind="garch", noise="normal", mean="zero")
+    first, second = tops[0][1].unflatten(0, (2, 20))
+    assert converged.all()
+    assert (second > first + 0.01).any() and (second < first - 0.01).any()
+    torch.testing.assert_close(value, torch.maximum(first, second))
+
+
 def test_the_true_parameters_are_found_in_a_long_record():
     x = simulate(20_000, 4, alpha=0.04, gamma=0.08, beta=0.88, nu=6)
     model = GARCH(kind="gjr", noise="t").fit(x)
@@ -269,6 +288,7 @@ def test_missing_returns_before_the_first_change_nothing_and_those_inside_little
     holes[100:130] = NAN
     model = GARCH(mean="constant").fit(holes)
     assert (model.status <= 1).all()
+    torch.testing.assert_close(model.log_likelihood(holes), model.likelihood)
     assert (model.persistence - GARCH(mean="constant").fit(x).persistence).abs().max() < 0.1
 
 
