@@ -21,11 +21,11 @@ import torch
 from threadpoolctl import threadpool_info
 
 HERE = Path(__file__).parent
-COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var")
+COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var", "garch")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 VERSIONS = (
     *("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "statsmodels", "pytorch-forecasting"),
-    *("lightning", "hampel", "xarray-regrid"),
+    *("lightning", "hampel", "xarray-regrid", "arch"),
 )
 COLUMNS = {
     "work": "which of the comparison's tasks",
@@ -54,6 +54,12 @@ COLUMNS = {
     "difference_share": "largest difference from the first row's answer, as a share of the field's standard deviation",
     "largest_difference": "largest absolute difference from the first row's answer",
     "missing_in_one": "values that are missing in one of the two answers only",
+    "series": "number of series that were fitted",
+    "gain_least": "least of our log-likelihood less theirs, over the series",
+    "gain_median": "median of the same",
+    "gain_most": "largest of the same",
+    "share_lower": "share of the series where ours is lower by more than 0.001",
+    "share_higher": "share of the series where ours is higher by more than 0.001",
     "test_windows": "number of test windows",
     "validation_mse": "mean squared error of all validation windows, z units",
     "penalty": "ridge penalty, in units of NLinear.fit",

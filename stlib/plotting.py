@@ -37,6 +37,11 @@ LOOKS = {
     "STAR": ("#006D2C", "-", "s"),
     "STAR, shuffled": ("#C51B8A", ":", "v"),
     "LIM": ("#54278F", "-.", "P"),
+    "constant variance": ("#7f7f00", "--", "D"),
+    "rolling variance": ("#a6611a", "-.", "s"),
+    "EWMA": ("#882255", "--", "o"),
+    "GARCH": ("#332288", "-", "^"),
+    "GJR-t": ("#117733", "-", "v"),
 }
 _AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better

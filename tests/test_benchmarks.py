@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from packaging.requirements import Requirement
 
-from benchmarks import measure, nlinear_ett, run, windows
+from benchmarks import garch, measure, nlinear_ett, run, windows
 from stlib.data import datasets
 from stlib.data.windows import split
 
@@ -127,6 +127,37 @@ def test_each_stored_preparation_of_ten_million_values_took_seconds_and_less_tha
     assert (ours["peak_memory_mib"] - ours.loc["nothing", "peak_memory_mib"] < 1024).all()
 
 
+def test_stored_garch_fits_are_at_least_five_times_as_fast_as_arch_at_the_same_likelihood():
+    rows = table("garch")
+    theirs = rows.query("package == 'arch'").set_index("work")
+    assert list(theirs.index) == list(garch.TASKS)
+    assert theirs.loc["GARCH(1,1), normal noise", "series"] == 1000
+    assert theirs.loc["GARCH(1,1), normal noise", "times_ours"] > 4
+    assert (theirs["gain_median"].abs() < 1e-3).all()
+    assert (theirs["share_lower"] < 0.02).all()
+
+
+def test_stored_garch_time_and_memory_grow_no_faster_than_the_number_of_series():
+    grown = table("garch").query("work.str.startswith('growth')").set_index("series")
+    few, many = grown.loc[min(garch.GROWTH)], grown.loc[max(garch.GROWTH)]
+    factor = max(garch.GROWTH) / min(garch.GROWTH)
+    assert many["wall_seconds_median"] < 1.5 * factor * few["wall_seconds_median"]
+    assert many["peak_memory_mib"] - few["peak_memory_mib"] < 600
+
+
+def test_returns_of_the_garch_benchmark_are_those_of_their_model():
+    x = garch.returns("garch", "normal", 1000)
+    assert x.shape == (1000, 1000)
+    assert x.square().mean().item() == pytest.approx(0.05 / (1 - 0.08 - 0.87), rel=0.03)
+    assert garch.likelihoods(np.array([-0.1, 0.0, 0.2, 0.0])) == {
+        "gain_least": -0.1,
+        "gain_median": 0.0,
+        "gain_most": 0.2,
+        "share_lower": 0.25,
+        "share_higher": 0.25,
+    }
+
+
 def test_published_rows_are_as_printed():
     rows = pd.DataFrame(nlinear_ett._published("etth1")).set_index(["model", "horizon"])
     assert len(rows) == 16
@@ -231,7 +262,9 @@ def test_a_missing_data_set_is_a_row(monkeypatch):
 
 
 def test_the_runner_refuses_unknown_names_and_more_threads(monkeypatch):
-    with pytest.raises(SystemExit, match="no comparison nosuch; there are windows, nlinear_ett, preprocessing"):
+    with pytest.raises(
+        SystemExit, match="no comparison nosuch; there are windows, nlinear_ett, preprocessing, var, garch"
+    ):
         run.main(["nosuch"])
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with pytest.raises(SystemExit, match="set OMP_NUM_THREADS=1"):
