@@ -223,23 +223,55 @@ def initial_covariance(ar: Tensor, ma: Tensor) -> Tensor:
 # The likelihood of complete series -----------------------------------------------------------------------------------
 
 
+def dot(x: Tensor, y: Tensor, shift: int = 0) -> Tensor:
+    """:math:`\\sum_t x_{t - \\mathrm{shift}}\\, y_t` for each series: two ``(T, N)`` to ``(N,)``."""
+    return (x[: len(x) - shift] * y[shift:]).sum(0) if shift < len(x) else torch.zeros_like(x[0])
+
+
+def shifted_products(x: Tensor, y: Tensor, size: int) -> Tensor:
+    """:math:`\\sum_t x_{t-j}\\, y_{t-k}` for j and k below ``size``: two ``(T, N)`` to ``(N, size, size)``."""
+    last = size - 1
+    tail_x, tail_y = (F.pad(z[max(0, len(z) - size) :].flip(0), (0, 0, 0, max(0, size - len(z)))).T for z in (x, y))
+    rows = [None] * size
+    x, y = x[: max(0, len(x))], y
+    for j in range(last, -1, -1):
+        corner = dot(y[: len(y) - j], x[: len(x) - j], last - j) if j < len(x) else torch.zeros_like(x[0])
+        if j == last:
+            rows[j] = torch.stack(
+                [dot(x[: len(x) - k], y[: len(y) - k], last - k) if k < len(x) else corner * 0 for k in range(last)]
+                + [corner],
+                -1,
+            )
+        else:
+            inner = rows[j + 1][:, 1:] + tail_x[:, j, None] * tail_y[:, :last]
+            rows[j] = torch.cat([inner, corner[:, None]], -1)
+    return torch.stack(rows, 1)
+
+
 class Likelihood(NamedTuple):
-    """What `exact` finds; n is the number of differenced steps."""
+    """What `exact` finds; n is the number of differenced steps of each series."""
 
     deviance: Tensor  # (N,) n log(sum / n) + log determinant: -2 log likelihood less n (1 + log 2 pi); inf if undefined
     sum: Tensor  # (N,) weighted sum of squares, n times the noise variance
     beta: Tensor  # (N, K) coefficients of the regressors
     beta_precision: Tensor  # (N, K, K) inverse of their covariance, in units of 1 / noise variance
     noise: Tensor  # (T, N) the noise, as far as the whole series tells
+    pulse: Tensor  # (T, N) response of -noise to the first element of g; one step later for each further one
     start: Tensor  # (N, r) posterior mean of g
     start_covariance: Tensor  # (N, r, r) posterior covariance of g, in units of the noise variance
-    response: Tensor  # (N, T, r) of the noise to g, with a minus sign
     gradient: Tensor | None = None  # (N, k) of the deviance
     curvature: Tensor | None = None  # (N, k, k) its Gauss-Newton Hessian
 
 
 def exact(
-    w: Tensor, regressors: Tensor, coefficients: Tensor, orders: Orders, *, beta: Tensor | None = None, slopes=False
+    w: Tensor,
+    regressors: Tensor,
+    coefficients: Tensor,
+    orders: Orders,
+    *,
+    begin: Tensor | None = None,
+    beta: Tensor | None = None,
+    slopes: bool = False,
 ) -> Likelihood:
     r"""The exact Gaussian likelihood of complete series, with the noise variance and the regression concentrated out.
 
@@ -250,37 +282,38 @@ def exact(
     .. math:: -2 \log L = n \log 2\pi\sigma^2 + S / \sigma^2 + \log\lvert I + F^\top F\, \Sigma \rvert, \qquad
        S = \varepsilon^{0\top} (I - F P F^\top)\, \varepsilon^0, \quad P = \Sigma (I + F^\top F\, \Sigma)^{-1}
 
-    Shapes: w ``(T, N)``, regressors ``(T, K)``, coefficients ``(N, k)``, beta ``(N, K)`` if known. With ``slopes`` the
-    gradient and the Gauss-Newton matrix by the coefficients come along.
+    Shapes: w ``(T, N)``, regressors ``(T, K)``, coefficients ``(N, k)``; ``begin`` ``(N,)`` is the first step of each
+    series, before which it is not looked at; ``beta`` ``(N, K)`` if known. With ``slopes`` the gradient and the
+    Gauss-Newton matrix by the coefficients come along.
     Source: Ljung and Box (1979), doi:10.1093/biomet/66.2.265.
     """
     ar, ma, seasonal_ar, seasonal_ma = coefficients.split(orders.sizes, -1)
-    season, (steps, number), columns = orders.season, w.shape, regressors.shape[1]
-    stacked = torch.cat([w[:, None], regressors[..., None].expand(-1, -1, number)], 1)
-    if orders.ma:
-        impulse = torch.zeros_like(stacked[:, :1])
-        impulse[0] = 1
-        filtered = both(torch.cat([stacked, impulse], 1), ma, seasonal_ma, season, inverted)
-        through, pulse = filtered[:, :-1], filtered[:, -1]
-    else:
-        through, pulse = stacked, F.pad(w.new_ones(1, number), (0, 0, 0, steps - 1))
-    zero_start = both(through, -ar, -seasonal_ar, season, weighted)  # (T, 1 + K, N)
+    season, (length, number), columns = orders.season, w.shape, regressors.shape[1]
+    begin = torch.zeros(number, dtype=torch.long, device=w.device) if begin is None else begin
+    steps = (length - begin).to(w.dtype)
     r = max(orders.ar, orders.ma)
-    response = torch.stack([delayed(pulse, k) for k in range(r)], -1) if r else pulse.new_zeros(steps, number, 0)
-    all_columns = torch.cat([zero_start.movedim(1, -1), response], -1).movedim(1, 0).contiguous()  # (N, T, 1 + K + r)
-    moments = all_columns.mT @ all_columns
-    own, cross, gram = (
-        moments[:, : 1 + columns, : 1 + columns],
-        moments[:, 1 + columns :, : 1 + columns],
-        moments[:, 1 + columns :, 1 + columns :],
-    )
+
+    time = torch.arange(length, device=w.device)[:, None]
+    started = time >= begin
+    stacked = torch.stack([w, *regressors.T[..., None].expand(-1, -1, number), (time == begin).to(w.dtype)], 1)
+    stacked[:, :-1] *= started[:, None]
+    filtered = both(stacked, ma, seasonal_ma, season, inverted)
+    through, pulse = filtered[:, :-1], filtered[:, -1]
+    zero_start = both(through, -ar, -seasonal_ar, season, weighted).unbind(1)  # 1 + K of (T, N)
+
+    own = torch.stack([torch.stack([dot(x, y) for x in zero_start], -1) for y in zero_start], -1)
+    cross = (
+        torch.stack([torch.stack([dot(pulse, x, k) for k in range(r)], -1) for x in zero_start], -1)
+        if r
+        else own[:, :0]
+    )  # (N, r, 1 + K)
+    gram = shifted_products(pulse, pulse, r) if r else w.new_zeros(number, 0, 0)
     sigma = initial_covariance(*polynomials(coefficients, orders))
     spread = torch.eye(r, dtype=w.dtype, device=w.device) + gram @ sigma
     factors, pivots, _ = torch.linalg.lu_factor_ex(spread)
     diagonal = factors.diagonal(dim1=-2, dim2=-1)
     swaps = (pivots != torch.arange(1, r + 1, device=w.device)).sum(-1)
     positive = ((diagonal < 0).sum(-1) + swaps) % 2 == 0
-    logdet = diagonal.abs().log().sum(-1)
     posterior = torch.linalg.lu_solve(factors, pivots, sigma, left=False)
     posterior = (posterior + posterior.mT) / 2
     reduced = own - cross.mT @ posterior @ cross
@@ -288,46 +321,57 @@ def exact(
         beta = torch.linalg.solve_ex(reduced[:, 1:, 1:], reduced[:, 1:, 0]).result
     contrast = F.pad(-beta, (1, 0), value=1.0)  # (N, 1 + K)
     total = torch.einsum("ni,nij,nj->n", contrast, reduced, contrast)
-    deviance = steps * (total / steps).log() + logdet
+    deviance = steps * (total / steps).log() + diagonal.abs().log().sum(-1)
     deviance = torch.where(positive & (total > 0) & deviance.isfinite(), deviance, torch.inf)
     start = (posterior @ cross @ contrast[..., None])[..., 0]
-    combined = torch.cat([contrast, -start], -1)
-    noise = (all_columns @ combined[..., None])[..., 0].T.contiguous()
-    found = Likelihood(
-        deviance, total, beta, reduced[:, 1:, 1:], noise, start, posterior, all_columns[..., 1 + columns :]
-    )
+    noise = zero_start[0].clone()
+    for k in range(columns):
+        noise.addcmul_(zero_start[1 + k], beta[:, k], value=-1)
+    for k in range(min(r, length)):
+        noise[k:].addcmul_(pulse[: length - k], start[:, k], value=-1)
+    found = Likelihood(deviance, total, beta, reduced[:, 1:, 1:], noise, pulse, start, posterior)
     if not slopes:
         return found
 
-    residual = torch.einsum("tkn,nk->tn", through, contrast)
-    by_ar = [-delayed(weighted(residual, -seasonal_ar, season), i + 1) for i in range(orders.p)]
-    by_seasonal_ar = [-delayed(weighted(residual, -ar, 1), season * (i + 1)) for i in range(orders.P)]
+    residual = through[:, 0].clone()
+    for k in range(columns):
+        residual.addcmul_(through[:, 1 + k], beta[:, k], value=-1)
+    # Derivatives of the noise, and of the pulse, by each coefficient: a series and the number of steps it is late by.
     again = both(torch.stack([noise, pulse], 1), ma, seasonal_ma, season, inverted) if orders.ma else None
-    by_ma = [-delayed(weighted(again, seasonal_ma, season), i + 1) for i in range(orders.q)]
-    by_seasonal_ma = [-delayed(weighted(again, ma, 1), season * (i + 1)) for i in range(orders.Q)]
-    of_noise = [*by_ar, *(x[:, 0] for x in by_ma), *by_seasonal_ar, *(x[:, 0] for x in by_seasonal_ma)]
-    jacobian = torch.stack(of_noise, -1).movedim(1, 0).contiguous()  # (N, T, k)
+    late = []
+    for count, x, other, lag in (
+        (orders.p, residual, -seasonal_ar, season),
+        (orders.q, again, seasonal_ma, season),
+        (orders.P, residual, -ar, 1),
+        (orders.Q, again, ma, 1),
+    ):
+        own_lag = season if lag == 1 else 1
+        filtered = weighted(x, other, lag) if count else x
+        late += [(filtered, own_lag * (i + 1)) for i in range(count)]
+    of_noise = [delayed(x if x.ndim == 2 else x[:, 0], lag) for x, lag in late]  # each with a minus sign, (T, N)
+    of_pulse = [None if x.ndim == 2 else delayed(x[:, 1], lag) for x, lag in late]
 
-    # The gradient by the response, tr(P d(F'F)) = 2 tr(P F' dF), where dF is a shift of one pulse.
-    smeared = (found.response @ posterior).movedim(0, 1)  # (T, N, r)
-    correlated = sum((F.pad(smeared[j:, :, j], (0, 0, 0, j)) for j in range(r)), torch.zeros_like(noise))
-    by_response = [
-        (2 * (correlated * x[:, 1]).sum(0) if x is not None else torch.zeros_like(total))
-        for x in (*[None] * orders.p, *by_ma, *[None] * orders.P, *by_seasonal_ma)
-    ]
     scale = steps / total
-    gradient = 2 * scale[:, None] * (jacobian.mT @ noise.T[..., None])[..., 0] + torch.stack(by_response, -1)
-    kappa = (found.response.mT @ noise.T[..., None])[..., 0]  # equals the inverse of Sigma times the start
+    inner = torch.stack([dot(x, noise) for x in of_noise], -1)
+    zero = torch.zeros_like(total)
+    by_response = [
+        zero if x is None else (shifted_products(x, pulse, r) * posterior).sum((-2, -1)) for x in of_pulse
+    ]
+    gradient = -2 * scale[:, None] * inner - 2 * torch.stack(by_response, -1)
+    kappa = (cross @ contrast[..., None])[..., 0] - (gram @ start[..., None])[..., 0]  # the inverse of Sigma times g
     weight = torch.linalg.lu_solve(factors, pivots, gram) - scale[:, None, None] * kappa[:, :, None] * kappa[:, None]
     with torch.enable_grad():
         free = coefficients.detach().requires_grad_()
         by_sigma = (weight * initial_covariance(*polynomials(free, orders))).sum()
         gradient = gradient + torch.autograd.grad(by_sigma, free)[0]
 
-    inner = jacobian.mT @ all_columns  # (N, k, 1 + K + r)
-    onto = inner[..., 1 + columns :]
-    curvature = jacobian.mT @ jacobian - onto @ posterior @ onto.mT
+    size = len(of_noise)
+    upper = {(i, j): dot(of_noise[i], of_noise[j]) for i in range(size) for j in range(i, size)}
+    square = [torch.stack([upper[min(i, j), max(i, j)] for j in range(size)], -1) for i in range(size)]
+    onto = torch.stack([torch.stack([dot(pulse, x, k) for k in range(r)], -1) for x in of_noise], 1)  # (N, k, r)
+    curvature = torch.stack(square, 1) - onto @ posterior @ onto.mT
     if columns:
-        along = inner[..., 1 : 1 + columns] - onto @ posterior @ cross[..., 1:]
+        along = torch.stack([torch.stack([dot(x, z) for z in zero_start[1:]], -1) for x in of_noise], 1)
+        along = along - onto @ posterior @ cross[..., 1:]
         curvature = curvature - along @ torch.linalg.solve_ex(found.beta_precision, along.mT).result
     return found._replace(gradient=gradient, curvature=2 * scale[:, None, None] * curvature)
