@@ -1,13 +1,25 @@
 """Maximum likelihood for many ARMA models at once: a start for each, then damped Gauss-Newton steps until each is done."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from stlib.models.arima_likelihood import Orders, natural, unnatural
+from stlib.models.arima_kalman import kalman
+from stlib.models.arima_likelihood import (
+    Orders,
+    difference,
+    difference_weights,
+    exact,
+    natural,
+    polynomials,
+    unnatural,
+)
+from stlib.models.baselines import carry_forward
 
+TOLERANCE = 1e-4  # of the deviance: half of it is what the log likelihood can still gain
 LIMIT = 8.0  # of the unbounded coordinates: a partial autocorrelation of 1 - 2e-7
 class Minimum(NamedTuple):
     x: Tensor  # (N, k)
@@ -15,6 +27,9 @@ class Minimum(NamedTuple):
     done: Tensor  # (N,) whether nothing more is to be gained
 
 
+# First partial autocorrelations of further starts: ar, ma (with the sign of ar), and both of the seasonal part.
+STARTS = ((0.9, 0.8, 0.9, 0.8), (0.0, -0.8, 0.0, 0.4), (-0.9, -0.8, 0.0, 0.4), (-0.4, 0.3, 0.0, 0.4))
+BLOCK = {"cpu": 2**18, "cuda": 2**25}  # values of the series that are worked on at once: what fits the cache, on a CPU
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -56,6 +71,81 @@ def with_chain(x: Tensor, orders: Orders) -> tuple[Tensor, Tensor]:
     return coefficients.detach(), torch.stack(rows, 1)
 
 
+class Optimum(NamedTuple):
+    """The likelihood at given coefficients, for n series."""
+
+    deviance: Tensor  # (n,) -2 log likelihood less steps (1 + log 2 pi)
+    steps: Tensor  # (n,) how many values count
+    variance: Tensor  # (n,) of the noise
+    beta: Tensor  # (n, K) of the regressors
+    beta_precision: Tensor  # (n, K, K) inverse covariance of beta, in units of 1 / variance
+
+
+class Complete:
+    """The deviance of series without gaps: differenced ``(T, N)``, each from its own step ``begin`` on."""
+
+    def __init__(self, w: Tensor, regressors: Tensor, begin: Tensor, orders: Orders):
+        self.w, self.regressors, self.begin, self.orders = w, regressors, begin, orders
+
+    def at(self, coefficients: Tensor, which: Tensor) -> Optimum:
+        found = exact(self.w[:, which], self.regressors, coefficients, self.orders, begin=self.begin[which])
+        steps = (len(self.w) - self.begin[which]).to(self.w.dtype)
+        return Optimum(found.deviance, steps, found.sum / steps, found.beta, found.beta_precision)
+
+    def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        coefficients, chain = with_chain(x, self.orders)
+        w, begin = self.w[:, which], self.begin[which]
+        found = exact(w, self.regressors, coefficients, self.orders, begin=begin, slopes=True)
+        gradient = (found.gradient[:, None] @ chain)[:, 0]
+        return found.deviance, gradient.nan_to_num(), (chain.mT @ found.curvature @ chain).nan_to_num()
+
+
+class Gappy:
+    """The deviance of series with gaps, ``(T, N)`` before differencing; its slopes are central differences."""
+
+    def __init__(self, y: Tensor, regressors: Tensor, weights: list[int], orders: Orders):
+        self.y, self.regressors, self.weights, self.orders = y, regressors, weights, orders
+
+    def _filtered(self, coefficients: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Standardised innovations ``(T, 1 + K, n)``, 0 where missing, log variances, log determinant and count."""
+        found = kalman(self.y[:, which], self.regressors, *polynomials(coefficients, self.orders), self.weights)
+        logs = torch.where(found.innovations[:, 0].isnan(), 0.0, found.variances.log())
+        return (found.innovations / found.variances.sqrt()[:, None]).nan_to_num(), logs, found.logdet, found.observed
+
+    def at(self, coefficients: Tensor, which: Tensor) -> Optimum:
+        return self._optimum(*self._filtered(coefficients, which))
+
+    def _optimum(self, rows: Tensor, logs: Tensor, logdet: Tensor, observed: Tensor) -> Optimum:
+        steps = observed.to(rows.dtype)
+        moments = torch.einsum("tin,tjn->nij", rows, rows)
+        beta = torch.linalg.solve_ex(moments[:, 1:, 1:], moments[:, 1:, 0]).result
+        total = moments[:, 0, 0] - (moments[:, 0, 1:] * beta).sum(-1)
+        deviance = steps * (total / steps).log() + logs.sum(0) + logdet
+        deviance = torch.where((total > 0) & deviance.isfinite(), deviance, torch.inf)
+        return Optimum(deviance, steps, total / steps, beta, moments[:, 1:, 1:])
+
+    def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (number, size), width = x.shape, 1e-4
+        shifts = width * torch.cat([torch.eye(size, dtype=x.dtype, device=x.device) * sign for sign in (1, -1)])
+        points = torch.cat([x[None], x + shifts[:, None]]).flatten(0, 1)
+        rows, logs, logdet, observed = self._filtered(natural(points, self.orders), which.repeat(2 * size + 1))
+        all_points = self._optimum(rows, logs, logdet, observed)
+        value = all_points.deviance.unflatten(0, (-1, number))
+        gradient = (value[1 : size + 1] - value[size + 1 :]).T / (2 * width)
+        rows, logs = rows.unflatten(-1, (-1, number)), logs.unflatten(-1, (-1, number))
+        regressors = rows[:, 1:, 0]  # (T, K, n)
+        contrast = torch.cat([torch.ones_like(all_points.beta[:number, :1]), -all_points.beta[:number]], -1)
+        noise = torch.einsum("tisn,ni->tsn", rows, contrast)
+        slopes = (noise[:, 1 : size + 1] - noise[:, size + 1 :]) / (2 * width)  # (T, k, n)
+        of_logs = (logs[:, 1 : size + 1] - logs[:, size + 1 :]) / (2 * width)
+        along = torch.einsum("tin,tjn->nij", slopes, regressors)
+        square = torch.einsum("tin,tjn->nij", slopes, slopes)
+        square = square - along @ torch.linalg.solve_ex(all_points.beta_precision[:number], along.mT).result
+        curvature = 2 * square / all_points.variance[:number, None, None]
+        curvature = curvature + torch.einsum("tin,tjn->nij", of_logs, of_logs)
+        return value[0], gradient.nan_to_num(), curvature.nan_to_num()
+
+
 def newton(objective: Objective) -> Objective:
     """The same objective with its true Hessian, by differences of the gradient, made positive by the size of its
     eigenvalues: where Gauss-Newton steps zigzag along a curved valley, these do not.
@@ -81,7 +171,36 @@ def hessian_of(objective: Objective, x: Tensor, which: Tensor, *, width: float =
     return value[:number], slope[0], ((hessian + hessian.mT) / 2).nan_to_num()
 
 
-def minimise(objective: Objective, x: Tensor, *, tolerance: float, rounds: tuple[int, int] = (12, 40)) -> Minimum:
+def best_of_starts(objective: Complete, x: Tensor, orders: Orders, which: Tensor) -> Minimum:
+    """The minimum from x ``(N, k)``; where it lies at the edge or in a long valley, the best of several starts.
+
+    That is where other optima were found, on simulated and on real series.
+    """
+    best = minimise(objective, x, tolerance=TOLERANCE)
+    curvature = objective(best.x, which)[2]
+    unit = curvature.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
+    flat = torch.linalg.eigvalsh(curvature * unit[:, :, None] * unit[:, None])[:, 0] < 0.1
+    doubtful = flat | (best.x.abs().amax(1) > 2) | ~best.done | best.value.isinf()
+    again = doubtful.nonzero()[:, 0]
+    for start in STARTS:
+        point = x.new_zeros(sum(orders.sizes))
+        offset = 0
+        for first, count in zip((start[0], start[1], start[2], start[3]), orders.sizes, strict=True):
+            point[offset : offset + min(count, 1)] = math.atanh(first)
+            offset += count
+        found = minimise(
+            lambda x, i: objective(x, which[again[i]]), point.expand(len(again), -1), tolerance=1e-2, rounds=(10, 10)
+        )
+        better = found.value < best.value[again] - 1e-3
+        for whole, part in zip(best, found, strict=True):
+            whole[again[better]] = part[better]
+    polished = minimise(lambda x, i: objective(x, which[again[i]]), best.x[again], tolerance=TOLERANCE)
+    for whole, part in zip(best, polished, strict=True):
+        whole[again] = part
+    return best
+
+
+def minimise(objective: Objective, x: Tensor, *, tolerance: float, rounds: tuple[int, int] = (20, 40)) -> Minimum:
     r"""The minimum of each of N functions by the Levenberg-Marquardt method; a function that is done costs no more.
 
     ``objective(x, which)`` gives the value ``(n,)``, the gradient ``(n, k)`` and a positive Hessian ``(n, k, k)`` of the
@@ -131,3 +250,72 @@ def _descend(objective: Objective, x: Tensor, which: Tensor, rounds: int, tolera
         state = [index, *chosen, damping]
         x[index], value[index] = chosen[0], chosen[1]
     return x, value, done
+
+
+class Estimates(NamedTuple):
+    """What `estimate` finds for N series; NaN where nothing could be found."""
+
+    coefficients: Tensor  # (N, k + K): of the model, then of the regressors
+    variance: Tensor  # (N,) of the noise
+    loglik: Tensor  # (N,)
+    converged: Tensor  # (N,)
+    perfect: Tensor  # (N,) the regressors alone leave nothing to be modelled
+
+
+def estimate(y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int) -> Estimates:
+    """Maximum-likelihood estimates of series ``(T, N)`` with regressors ``(T, K)`` that are independent of each other
+    after differencing.
+    """
+    block = max(1, BLOCK.get(y.device.type, BLOCK["cuda"]) // len(y))
+    parts = [_estimate(part, regressors, orders, d, seasonal) for part in y.split(block, 1)]
+    return Estimates(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def _estimate(y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int) -> Estimates:
+    number, k = y.shape[1], sum(orders.sizes)
+    largest = y.nan_to_num().abs().amax(0).clamp_min(1e-300)
+    w = difference(y / largest, d, seasonal, orders.season)
+    spread = (w - w.nanmean(0)).square().nanmean(0).sqrt()
+    scale = largest * torch.where(spread > 0, spread, 1.0)
+    y = y / scale
+    size = difference(regressors, d, seasonal, orders.season).square().mean(0).sqrt()
+    regressors = regressors / size
+
+    w = difference(y, d, seasonal, orders.season)
+    seen = ~w.isnan()
+    begin = seen.int().argmax(0)
+    gaps = (~seen).sum(0) != begin  # anything missing but a late start
+    late = torch.arange(len(w), device=y.device)[:, None] < begin
+    filled = difference(carry_forward(y[None])[0], d, seasonal, orders.season)
+    complete = Complete(
+        torch.where(gaps | ~late, filled, 0.0),
+        difference(regressors, d, seasonal, orders.season),
+        torch.where(gaps, 0, begin),
+        orders,
+    )
+    everyone = torch.arange(number, device=y.device)
+    x = y.new_zeros(number, k)
+    done = torch.ones_like(gaps)
+    plain = exact(complete.w, complete.regressors, x, orders, begin=complete.begin)
+    perfect = plain.sum / len(w) <= (1e-12 * largest / scale).square()
+    if k:
+        x = unnatural(hannan_rissanen(plain.noise, orders), orders)
+        x, _, done = best_of_starts(complete, x, orders, everyone)
+    coefficients = natural(x, orders)
+    found = complete.at(coefficients, everyone)
+    if gaps.any():
+        gappy, which = Gappy(y, regressors, difference_weights(d, seasonal, orders.season), orders), gaps.nonzero()[:, 0]
+        if k:
+            minimum = minimise(lambda x, i: gappy(x, which[i]), x[which], tolerance=TOLERANCE)
+            coefficients[which], done[which] = natural(minimum.x, orders), minimum.done
+        for whole, part in zip(found, gappy.at(coefficients[which], which), strict=True):
+            whole[which] = part
+    loglik = -(found.deviance + found.steps * (1 + math.log(2 * math.pi))) / 2 - found.steps * scale.log()
+    beta = found.beta * scale[:, None] / size
+    usable = found.deviance.isfinite() & ~perfect
+    values = torch.cat([coefficients, beta], 1)
+    return Estimates(values, found.variance * scale.square(), loglik, done & usable, perfect)
+
+
+def covariance(y: Tensor, regressors: Tensor, coefficients: Tensor, orders: Orders, d: int, seasonal: int) -> Tensor:
+    ...

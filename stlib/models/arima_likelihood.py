@@ -375,3 +375,46 @@ def exact(
         along = along - onto @ posterior @ cross[..., 1:]
         curvature = curvature - along @ torch.linalg.solve_ex(found.beta_precision, along.mT).result
     return found._replace(gradient=gradient, curvature=2 * scale[:, None, None] * curvature)
+
+
+def ahead(y: Tensor, coefficients: Tensor, orders: Orders, d: int, seasonal: int, horizon: int) -> tuple[Tensor, Tensor]:
+    """Forecasts of complete series ``(T, N)``: their mean and their variance in units of the noise's, ``(horizon, N)``.
+
+    Exact for any length: what the past before the series may have been is part of the variance.
+    """
+    w = difference(y, d, seasonal, orders.season)
+    found = exact(w, w.new_zeros(len(w), 0), coefficients, orders, beta=w.new_zeros(w.shape[1], 0))
+    phi, theta = (c.T.contiguous() for c in polynomials(coefficients, orders))
+    weights = difference_weights(d, seasonal, orders.season)
+    r, length = found.start.shape[1], len(w)
+    blank = w.new_zeros(2 + r, w.shape[1])  # the data, each element of g, and a shock one step ahead
+
+    def with_data(x: Tensor, t: int) -> Tensor:
+        return torch.cat([x[t : t + 1], blank[1:]]) if t >= 0 else blank
+
+    late_w = [with_data(w, t) for t in range(length - 1, length - 1 - len(phi), -1)]  # the latest first
+    late_y = [with_data(y, t) for t in range(len(y) - 1, len(y) - 1 - len(weights), -1)]
+    late_noise = []
+    for t in range(length - 1, length - 1 - len(theta), -1):
+        of_g = [-found.pulse[t - k] if 0 <= k <= t else blank[0] for k in range(r)]
+        late_noise.append(torch.stack([found.noise[t] if t >= 0 else blank[0], *of_g, blank[0]]))
+    means, variances, shocks = [], [], torch.zeros_like(blank[0])
+    for h in range(horizon):
+        now = blank.clone()
+        for coefficient, before in zip((*phi, *theta), (*late_w, *late_noise), strict=True):
+            now.addcmul_(before, coefficient)
+        if length + h < r:
+            now[0] += found.start[:, length + h]
+            now[1 + length + h] += 1
+        noise = blank.clone()
+        noise[-1] = h == 0
+        now += noise
+        late_w, late_noise = [now, *late_w][: len(phi)], [noise, *late_noise][: len(theta)]
+        for weight, before in zip(weights, late_y, strict=True):
+            now = now + weight * before
+        late_y = [now, *late_y][: len(weights)]
+        shocks = shocks + now[-1].square()
+        of_g = now[1:-1].T
+        means.append(now[0])
+        variances.append(shocks + torch.einsum("ni,nij,nj->n", of_g, found.start_covariance, of_g))
+    return torch.stack(means), torch.stack(variances)
