@@ -25,10 +25,12 @@ class Minimum(NamedTuple):
     x: Tensor  # (N, k)
     value: Tensor  # (N,)
     done: Tensor  # (N,) whether nothing more is to be gained
+    promise: Tensor  # (N,) what the last step promised to gain
 
 
 # First partial autocorrelations of further starts: ar, ma (with the sign of ar), and both of the seasonal part.
 STARTS = ((0.9, 0.8, 0.9, 0.8), (0.0, -0.8, 0.0, 0.4), (-0.9, -0.8, 0.0, 0.4), (-0.4, 0.3, 0.0, 0.4))
+ROUGH, HOPE = 6, 2.0
 BLOCK = {"cpu": 2**18, "cuda": 2**25}  # values of the series that are worked on at once: what fits the cache, on a CPU
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -171,32 +173,42 @@ def hessian_of(objective: Objective, x: Tensor, which: Tensor, *, width: float =
     return value[:number], slope[0], ((hessian + hessian.mT) / 2).nan_to_num()
 
 
-def best_of_starts(objective: Complete, x: Tensor, orders: Orders, which: Tensor) -> Minimum:
+def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
     """The minimum from x ``(N, k)``; where it lies at the edge or in a long valley, the best of several starts.
 
     That is where other optima were found, on simulated and on real series.
     """
     best = minimise(objective, x, tolerance=TOLERANCE)
-    curvature = objective(best.x, which)[2]
+    curvature = objective(best.x, torch.arange(len(x), device=x.device))[2]
     unit = curvature.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
-    flat = torch.linalg.eigvalsh(curvature * unit[:, :, None] * unit[:, None])[:, 0] < 0.1
-    doubtful = flat | (best.x.abs().amax(1) > 2) | ~best.done | best.value.isinf()
+    flattest = torch.linalg.eigvalsh(curvature * unit[:, :, None] * unit[:, None])[:, 0]
+    doubtful = (flattest < 0.1) | (best.x.abs().amax(1) > 2) | ~best.done | best.value.isinf()
     again = doubtful.nonzero()[:, 0]
-    for start in STARTS:
-        point = x.new_zeros(sum(orders.sizes))
-        offset = 0
-        for first, count in zip((start[0], start[1], start[2], start[3]), orders.sizes, strict=True):
-            point[offset : offset + min(count, 1)] = math.atanh(first)
-            offset += count
-        found = minimise(
-            lambda x, i: objective(x, which[again[i]]), point.expand(len(again), -1), tolerance=1e-2, rounds=(10, 10)
-        )
-        better = found.value < best.value[again] - 1e-3
-        for whole, part in zip(best, found, strict=True):
-            whole[again[better]] = part[better]
-    polished = minimise(lambda x, i: objective(x, which[again[i]]), best.x[again], tolerance=TOLERANCE)
+    if len(again) == 0:
+        return best
+    sizes = objective.orders.sizes
+    first = [sum(sizes[:i]) for i in range(4)]
+    points = x.new_zeros(len(STARTS), 1, sum(sizes))
+    for point, start in zip(points, STARTS, strict=True):
+        for offset, count, partial in zip(first, sizes, start, strict=True):
+            point[:, offset : offset + min(count, 1)] = math.atanh(partial)
+    which = again.repeat(len(STARTS))
+    rough = minimise(
+        lambda x, i: objective(x, which[i]),
+        points.expand(-1, len(again), -1).flatten(0, 1),
+        tolerance=0.1,
+        rounds=(ROUGH, 0),
+    )
+    # A start that only goes where the first one went promises no more than it lacks.
+    expected = (rough.value - HOPE * rough.promise).unflatten(0, (len(STARTS), -1))
+    _, winner = torch.where(expected < best.value[again] - 0.01, rough.value.unflatten(0, (len(STARTS), -1)), torch.inf).min(0)
+    hopeful = (expected < best.value[again] - 0.01).any(0)
+    start = rough.x.unflatten(0, (len(STARTS), -1))[winner, torch.arange(len(again), device=x.device)][hopeful]
+    again = again[hopeful]
+    polished = minimise(lambda x, i: objective(x, again[i]), start, tolerance=TOLERANCE)
+    better = polished.value < best.value[again]
     for whole, part in zip(best, polished, strict=True):
-        whole[again] = part
+        whole[again[better]] = part[better]
     return best
 
 
@@ -210,18 +222,21 @@ def minimise(objective: Objective, x: Tensor, *, tolerance: float, rounds: tuple
     """
     x = x.clamp(-LIMIT, LIMIT)
     value, done = torch.full_like(x[:, 0], torch.inf), torch.zeros_like(x[:, 0], dtype=torch.bool)
+    promise = value.clone()
     for function, count in zip((objective, newton(objective)), rounds, strict=True):
         active = (~done).nonzero()[:, 0]
-        if len(active) == 0:
+        if len(active) == 0 or count == 0:
             break
-        here, best, finished = _descend(function, x[active], active, count, tolerance)
-        x[active], value[active], done[active] = here, best, finished
-    return Minimum(x, value, done)
+        x[active], value[active], done[active], promise[active] = _descend(
+            function, x[active], active, count, tolerance
+        )
+    return Minimum(x, value, done, promise)
 
 
 def _descend(objective: Objective, x: Tensor, which: Tensor, rounds: int, tolerance: float) -> tuple[Tensor, ...]:
     state = [torch.arange(len(x), device=x.device), x.clone(), *objective(x, which), torch.full_like(x[:, 0], 1e-3)]
     x, value, done = x.clone(), state[2].clone(), torch.zeros_like(which, dtype=torch.bool)
+    promises = torch.full_like(value, torch.inf)
     for _ in range(rounds):
         index, here, best, slope, bend, damping = state
         diagonal = bend.diagonal(dim1=-2, dim2=-1)
@@ -232,6 +247,7 @@ def _descend(objective: Objective, x: Tensor, which: Tensor, rounds: int, tolera
         floor = torch.diag_embed(largest * torch.where(held, 1e12, 1e-12))
         promise = (slope * torch.linalg.solve_ex(bend + floor, slope).result).sum(-1) / 2
         finished = (promise < tolerance) & best.isfinite()
+        promises[index] = promise
         done[index[finished]] = True
         state = [part[~finished] for part in (index, here, best, slope, bend, damping, floor, diagonal)]
         if len(state[0]) == 0:
@@ -249,7 +265,7 @@ def _descend(objective: Objective, x: Tensor, which: Tensor, rounds: int, tolera
         ]
         state = [index, *chosen, damping]
         x[index], value[index] = chosen[0], chosen[1]
-    return x, value, done
+    return x, value, done, promises
 
 
 class Estimates(NamedTuple):
@@ -300,7 +316,7 @@ def _estimate(y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: i
     perfect = plain.sum / len(w) <= (1e-12 * largest / scale).square()
     if k:
         x = unnatural(hannan_rissanen(plain.noise, orders), orders)
-        x, _, done = best_of_starts(complete, x, orders, everyone)
+        x, _, done, _ = best_of_starts(complete, x)
     coefficients = natural(x, orders)
     found = complete.at(coefficients, everyone)
     if gaps.any():

@@ -223,28 +223,25 @@ def initial_covariance(ar: Tensor, ma: Tensor) -> Tensor:
 # The likelihood of complete series -----------------------------------------------------------------------------------
 
 
-def dot(x: Tensor, y: Tensor, shift: int = 0) -> Tensor:
-    """:math:`\\sum_t x_{t - \\mathrm{shift}}\\, y_t` for each series: two ``(T, N)`` to ``(N,)``."""
-    return (x[: len(x) - shift] * y[shift:]).sum(0) if shift < len(x) else torch.zeros_like(x[0])
+def dot(x: Tensor, y: Tensor, late_x: int = 0, late_y: int = 0) -> Tensor:
+    """:math:`\sum_t x_{t - \mathrm{late_x}}\, y_{t - \mathrm{late_y}}` for each series: two ``(T, N)`` to ``(N,)``."""
+    first, steps = max(late_x, late_y), len(x)
+    if first >= steps:
+        return torch.zeros_like(x[0])
+    return (x[first - late_x : steps - late_x] * y[first - late_y : steps - late_y]).sum(0)
 
 
 def shifted_products(x: Tensor, y: Tensor, size: int) -> Tensor:
-    """:math:`\\sum_t x_{t-j}\\, y_{t-k}` for j and k below ``size``: two ``(T, N)`` to ``(N, size, size)``."""
+    """:math:`\sum_t x_{t-j}\, y_{t-k}` for j and k below ``size``: two ``(T, N)`` to ``(N, size, size)``.
+
+    Only the last row and column are sums over time: going up a diagonal adds one product.
+    """
     last = size - 1
     tail_x, tail_y = (F.pad(z[max(0, len(z) - size) :].flip(0), (0, 0, 0, max(0, size - len(z)))).T for z in (x, y))
-    rows = [None] * size
-    x, y = x[: max(0, len(x))], y
-    for j in range(last, -1, -1):
-        corner = dot(y[: len(y) - j], x[: len(x) - j], last - j) if j < len(x) else torch.zeros_like(x[0])
-        if j == last:
-            rows[j] = torch.stack(
-                [dot(x[: len(x) - k], y[: len(y) - k], last - k) if k < len(x) else corner * 0 for k in range(last)]
-                + [corner],
-                -1,
-            )
-        else:
-            inner = rows[j + 1][:, 1:] + tail_x[:, j, None] * tail_y[:, :last]
-            rows[j] = torch.cat([inner, corner[:, None]], -1)
+    rows = [torch.stack([dot(x, y, last, k) for k in range(size)], -1)]
+    for j in range(last - 1, -1, -1):
+        inner = rows[0][:, 1:] + tail_x[:, j, None] * tail_y[:, :last]
+        rows.insert(0, torch.cat([inner, dot(x, y, j, last)[:, None]], -1))
     return torch.stack(rows, 1)
 
 
@@ -348,11 +345,11 @@ def exact(
         own_lag = season if lag == 1 else 1
         filtered = weighted(x, other, lag) if count else x
         late += [(filtered, own_lag * (i + 1)) for i in range(count)]
-    of_noise = [delayed(x if x.ndim == 2 else x[:, 0], lag) for x, lag in late]  # each with a minus sign, (T, N)
+    of_noise = [(x if x.ndim == 2 else x[:, 0], lag) for x, lag in late]  # each with a minus sign
     of_pulse = [None if x.ndim == 2 else delayed(x[:, 1], lag) for x, lag in late]
 
     scale = steps / total
-    inner = torch.stack([dot(x, noise) for x in of_noise], -1)
+    inner = torch.stack([dot(x, noise, lag) for x, lag in of_noise], -1)
     zero = torch.zeros_like(total)
     by_response = [
         zero if x is None else (shifted_products(x, pulse, r) * posterior).sum((-2, -1)) for x in of_pulse
@@ -366,12 +363,19 @@ def exact(
         gradient = gradient + torch.autograd.grad(by_sigma, free)[0]
 
     size = len(of_noise)
-    upper = {(i, j): dot(of_noise[i], of_noise[j]) for i in range(size) for j in range(i, size)}
+    upper = {
+        (i, j): dot(of_noise[i][0], of_noise[j][0], of_noise[i][1], of_noise[j][1])
+        for i in range(size)
+        for j in range(i, size)
+    }
     square = [torch.stack([upper[min(i, j), max(i, j)] for j in range(size)], -1) for i in range(size)]
-    onto = torch.stack([torch.stack([dot(pulse, x, k) for k in range(r)], -1) for x in of_noise], 1)  # (N, k, r)
-    curvature = torch.stack(square, 1) - onto @ posterior @ onto.mT
+    curvature = torch.stack(square, 1)
+    onto = curvature[..., :0]  # (N, k, r)
+    if r:
+        onto = torch.stack([torch.stack([dot(pulse, x, k, lag) for k in range(r)], -1) for x, lag in of_noise], 1)
+        curvature = curvature - onto @ posterior @ onto.mT
     if columns:
-        along = torch.stack([torch.stack([dot(x, z) for z in zero_start[1:]], -1) for x in of_noise], 1)
+        along = torch.stack([torch.stack([dot(x, z, lag) for z in zero_start[1:]], -1) for x, lag in of_noise], 1)
         along = along - onto @ posterior @ cross[..., 1:]
         curvature = curvature - along @ torch.linalg.solve_ex(found.beta_precision, along.mT).result
     return found._replace(gradient=gradient, curvature=2 * scale[:, None, None] * curvature)
