@@ -19,7 +19,7 @@ from stlib.models.arima_likelihood import (
 )
 from stlib.models.baselines import carry_forward
 
-TOLERANCE = 1e-4  # of the deviance: half of it is what the log likelihood can still gain
+TOLERANCE = 5e-4  # of the deviance: half of it is what the log likelihood can still gain
 LIMIT = 8.0  # of the unbounded coordinates: a partial autocorrelation of 1 - 2e-7
 class Minimum(NamedTuple):
     x: Tensor  # (N, k)
@@ -29,8 +29,16 @@ class Minimum(NamedTuple):
 
 
 # First partial autocorrelations of further starts: ar, ma (with the sign of ar), and both of the seasonal part.
-STARTS = ((0.9, 0.8, 0.9, 0.8), (0.0, -0.8, 0.0, 0.4), (-0.9, -0.8, 0.0, 0.4), (-0.4, 0.3, 0.0, 0.4))
-ROUGH, HOPE = 6, 2.0
+STARTS = (
+    (0.9, 0.8, 0.9, 0.8),
+    (0.0, -0.8, 0.0, 0.4),
+    (-0.9, -0.8, 0.0, 0.4),
+    (-0.4, 0.3, 0.0, 0.4),
+    (0.85, 0.97, 0.0, 0.4),
+    (0.0, 0.8, 0.0, 0.4),
+    (0.4, 0.3, 0.0, 0.4),
+)
+ROUGH, HOPE, CYCLES = (3, 4), 2.0, 2
 BLOCK = {"cpu": 2**18, "cuda": 2**25}  # values of the series that are worked on at once: what fits the cache, on a CPU
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -173,6 +181,33 @@ def hessian_of(objective: Objective, x: Tensor, which: Tensor, *, width: float =
     return value[:number], slope[0], ((hessian + hessian.mT) / 2).nan_to_num()
 
 
+def starts(objective: Complete, x: Tensor, which: Tensor) -> Tensor:
+    """Other places to start from, ``(S, n, k)``: fixed ones, and cycles that the optimum x left in the noise."""
+    orders = objective.orders
+    offsets = [sum(orders.sizes[:i]) for i in range(4)]
+    points = x.new_zeros(len(STARTS), 1, x.shape[1])
+    for point, start in zip(points, STARTS, strict=True):
+        for offset, count, partial in zip(offsets, orders.sizes, start, strict=True):
+            point[:, offset : offset + min(count, 1)] = math.atanh(partial)
+    points = points.expand(-1, len(x), -1)
+    if min(orders.p, orders.q) < 2:
+        return points
+    noise = exact(objective.w[:, which], objective.regressors, natural(x, orders), orders, begin=objective.begin[which])
+    power = torch.fft.rfft(noise.noise.to(x), dim=0).abs()
+    power[[0, 1, -1]] = 0
+    peaks = []
+    for _ in range(CYCLES):
+        peak = power.argmax(0)
+        angle = 2 * math.pi * peak / len(noise.noise)
+        power[(torch.arange(len(power), device=x.device)[:, None] - peak).abs() <= 2] = 0
+        point = torch.zeros_like(x)
+        for offset, radius in ((0, 0.97), (orders.p, 0.9)):  # complex roots of this radius and angle
+            partial = torch.stack([2 * radius * angle.cos() / (1 + radius**2), torch.full_like(x[:, 0], -(radius**2))], -1)
+            point[:, offset : offset + 2] = partial.atanh()
+        peaks.append(point)
+    return torch.cat([points, torch.stack(peaks)])
+
+
 def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
     """The minimum from x ``(N, k)``; where it lies at the edge or in a long valley, the best of several starts.
 
@@ -182,28 +217,26 @@ def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
     curvature = objective(best.x, torch.arange(len(x), device=x.device))[2]
     unit = curvature.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
     flattest = torch.linalg.eigvalsh(curvature * unit[:, :, None] * unit[:, None])[:, 0]
-    doubtful = (flattest < 0.1) | (best.x.abs().amax(1) > 2) | ~best.done | best.value.isinf()
+    doubtful = (flattest < 0.07) | (best.x.abs().amax(1) > 2) | ~best.done | best.value.isinf()
     again = doubtful.nonzero()[:, 0]
     if len(again) == 0:
         return best
-    sizes = objective.orders.sizes
-    first = [sum(sizes[:i]) for i in range(4)]
-    points = x.new_zeros(len(STARTS), 1, sum(sizes))
-    for point, start in zip(points, STARTS, strict=True):
-        for offset, count, partial in zip(first, sizes, start, strict=True):
-            point[:, offset : offset + min(count, 1)] = math.atanh(partial)
-    which = again.repeat(len(STARTS))
-    rough = minimise(
-        lambda x, i: objective(x, which[i]),
-        points.expand(-1, len(again), -1).flatten(0, 1),
-        tolerance=0.1,
-        rounds=(ROUGH, 0),
-    )
-    # A start that only goes where the first one went promises no more than it lacks.
-    expected = (rough.value - HOPE * rough.promise).unflatten(0, (len(STARTS), -1))
-    _, winner = torch.where(expected < best.value[again] - 0.01, rough.value.unflatten(0, (len(STARTS), -1)), torch.inf).min(0)
-    hopeful = (expected < best.value[again] - 0.01).any(0)
-    start = rough.x.unflatten(0, (len(STARTS), -1))[winner, torch.arange(len(again), device=x.device)][hopeful]
+    points = starts(objective, best.x[again], again)  # (S, n, k)
+    number = len(points)
+    which, points = again.repeat(number), points.flatten(0, 1)
+    bar, reached = best.value[which] - 0.01, torch.full_like(points[:, 0], torch.inf)
+    alive = torch.arange(len(which), device=x.device)
+    for rounds in ROUGH:
+        part = which[alive]
+        rough = minimise(lambda x, i, part=part: objective(x, part[i]), points[alive], tolerance=0.05, rounds=(rounds, 0))
+        points[alive], reached[alive] = rough.x, rough.value
+        # A start that only goes where the first one went promises no more than it lacks.
+        hopeless = rough.value - HOPE * rough.promise > bar[alive]
+        reached[alive[hopeless]] = torch.inf
+        alive = alive[~hopeless]
+    value, winner = reached.unflatten(0, (number, -1)).min(0)
+    hopeful = value.isfinite()
+    start = points.unflatten(0, (number, -1))[winner, torch.arange(len(again), device=x.device)][hopeful]
     again = again[hopeful]
     polished = minimise(lambda x, i: objective(x, again[i]), start, tolerance=TOLERANCE)
     better = polished.value < best.value[again]
@@ -278,60 +311,120 @@ class Estimates(NamedTuple):
     perfect: Tensor  # (N,) the regressors alone leave nothing to be modelled
 
 
-def estimate(y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int) -> Estimates:
+def estimate(
+    y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int, *, thorough: bool = True
+) -> Estimates:
     """Maximum-likelihood estimates of series ``(T, N)`` with regressors ``(T, K)`` that are independent of each other
-    after differencing.
+    after differencing. With ``thorough`` a doubtful optimum is searched from several starts.
     """
-    block = max(1, BLOCK.get(y.device.type, BLOCK["cuda"]) // len(y))
-    parts = [_estimate(part, regressors, orders, d, seasonal) for part in y.split(block, 1)]
-    return Estimates(*(torch.cat(values) for values in zip(*parts, strict=True)))
-
-
-def _estimate(y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int) -> Estimates:
-    number, k = y.shape[1], sum(orders.sizes)
-    largest = y.nan_to_num().abs().amax(0).clamp_min(1e-300)
-    w = difference(y / largest, d, seasonal, orders.season)
-    spread = (w - w.nanmean(0)).square().nanmean(0).sqrt()
-    scale = largest * torch.where(spread > 0, spread, 1.0)
-    y = y / scale
-    size = difference(regressors, d, seasonal, orders.season).square().mean(0).sqrt()
-    regressors = regressors / size
-
-    w = difference(y, d, seasonal, orders.season)
-    seen = ~w.isnan()
-    begin = seen.int().argmax(0)
-    gaps = (~seen).sum(0) != begin  # anything missing but a late start
-    late = torch.arange(len(w), device=y.device)[:, None] < begin
-    filled = difference(carry_forward(y[None])[0], d, seasonal, orders.season)
-    complete = Complete(
-        torch.where(gaps | ~late, filled, 0.0),
-        difference(regressors, d, seasonal, orders.season),
-        torch.where(gaps, 0, begin),
-        orders,
+    number, k = y.shape[1], sum(orders.sizes) + regressors.shape[1]
+    found = Estimates(
+        y.new_full((number, k), torch.nan), *y.new_full((2, number), torch.nan), *y.new_zeros(2, number).bool()
     )
-    everyone = torch.arange(number, device=y.device)
-    x = y.new_zeros(number, k)
-    done = torch.ones_like(gaps)
-    plain = exact(complete.w, complete.regressors, x, orders, begin=complete.begin)
-    perfect = plain.sum / len(w) <= (1e-12 * largest / scale).square()
-    if k:
-        x = unnatural(hannan_rissanen(plain.noise, orders), orders)
-        x, _, done, _ = best_of_starts(complete, x)
-    coefficients = natural(x, orders)
-    found = complete.at(coefficients, everyone)
-    if gaps.any():
-        gappy, which = Gappy(y, regressors, difference_weights(d, seasonal, orders.season), orders), gaps.nonzero()[:, 0]
-        if k:
-            minimum = minimise(lambda x, i: gappy(x, which[i]), x[which], tolerance=TOLERANCE)
-            coefficients[which], done[which] = natural(minimum.x, orders), minimum.done
-        for whole, part in zip(found, gappy.at(coefficients[which], which), strict=True):
-            whole[which] = part
-    loglik = -(found.deviance + found.steps * (1 + math.log(2 * math.pi))) / 2 - found.steps * scale.log()
-    beta = found.beta * scale[:, None] / size
-    usable = found.deviance.isfinite() & ~perfect
-    values = torch.cat([coefficients, beta], 1)
-    return Estimates(values, found.variance * scale.square(), loglik, done & usable, perfect)
+    for which, begin in _blocks(y):
+        part = _Problem(y[begin:, which], regressors[begin:], orders, d, seasonal)
+        for whole, values in zip(found, part.solve(thorough), strict=True):
+            whole[which] = values
+    return found
 
 
 def covariance(y: Tensor, regressors: Tensor, coefficients: Tensor, orders: Orders, d: int, seasonal: int) -> Tensor:
-    ...
+    """Covariance ``(N, k + K, k + K)`` of the estimates: the inverse Hessian of the exact log likelihood.
+
+    ``coefficients`` ``(N, k)`` are those of `estimate`, without the regressors'. NaN where the Hessian is not positive.
+    """
+    size = coefficients.shape[1] + regressors.shape[1]
+    found = y.new_full((y.shape[1], size, size), torch.nan)
+    for which, begin in _blocks(y):
+        part = _Problem(y[begin:, which], regressors[begin:], orders, d, seasonal)
+        found[which] = part.covariance(coefficients[which])
+    return found
+
+
+def _blocks(y: Tensor) -> list[tuple[Tensor, int]]:
+    """Series that are worked on together, with the first step that any of them has: those of like length."""
+    first = (~y.isnan()).int().argmax(0)
+    block = max(1, BLOCK.get(y.device.type, BLOCK["cuda"]) // max(1, len(y)))
+    return [(which, int(first[which].min())) for which in first.argsort(stable=True).split(block) if len(which)]
+
+
+class _Problem:
+    """Series ``(T, N)`` in units of their own spread, with the objectives that fit them: complete, or with gaps."""
+
+    def __init__(self, y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int):
+        self.orders = orders
+        largest = y.nan_to_num().abs().amax(0).clamp_min(1e-300)
+        w = difference(y / largest, d, seasonal, orders.season)
+        spread = (w - w.nanmean(0)).square().nanmean(0).sqrt()
+        self.scale = largest * torch.where(spread > 0, spread, 1.0)
+        self.rounding = 1e-12 * largest / self.scale
+        y = y / self.scale
+        self.size = difference(regressors, d, seasonal, orders.season).square().mean(0).sqrt()
+        regressors = regressors / self.size
+
+        seen = ~difference(y, d, seasonal, orders.season).isnan()
+        begin = seen.int().argmax(0)
+        gaps = (~seen).sum(0) != begin  # anything missing but a late start
+        late = torch.arange(len(seen), device=y.device)[:, None] < begin
+        filled = difference(carry_forward(y[None])[0], d, seasonal, orders.season)
+        self.complete = Complete(
+            torch.where(gaps | ~late, filled, 0.0),
+            difference(regressors, d, seasonal, orders.season),
+            torch.where(gaps, 0, begin),
+            orders,
+        )
+        self.gaps = gaps.nonzero()[:, 0]
+        self.gappy = Gappy(y[:, gaps], regressors, difference_weights(d, seasonal, orders.season), orders)
+
+    def at(self, coefficients: Tensor) -> Optimum:
+        found = self.complete.at(coefficients, torch.arange(len(coefficients), device=coefficients.device))
+        if len(self.gaps):
+            own = self.gappy.at(coefficients[self.gaps], torch.arange(len(self.gaps), device=coefficients.device))
+            for whole, part in zip(found, own, strict=True):
+                whole[self.gaps] = part
+        return found
+
+    def solve(self, thorough: bool) -> Estimates:
+        complete, number, k = self.complete, len(self.scale), sum(self.orders.sizes)
+        x, done = complete.w.new_zeros(number, k), torch.ones(number, dtype=torch.bool, device=self.scale.device)
+        plain = exact(complete.w, complete.regressors, x, self.orders, begin=complete.begin)
+        perfect = plain.sum / len(complete.w) <= self.rounding.square()
+        if k:
+            x = unnatural(hannan_rissanen(plain.noise, self.orders), self.orders)
+            x, _, done, _ = best_of_starts(complete, x) if thorough else minimise(complete, x, tolerance=TOLERANCE)
+            if len(self.gaps):
+                x[self.gaps], _, done[self.gaps], _ = minimise(self.gappy, x[self.gaps], tolerance=TOLERANCE)
+        coefficients = natural(x, self.orders)
+        found = self.at(coefficients)
+        loglik = -(found.deviance + found.steps * (1 + math.log(2 * math.pi))) / 2 - found.steps * self.scale.log()
+        beta = found.beta * self.scale[:, None] / self.size
+        usable = found.deviance.isfinite() & ~perfect
+        coefficients = torch.where(perfect[:, None], 0.0, coefficients)
+        variance = torch.where(perfect, 0.0, found.variance * self.scale.square())
+        return Estimates(torch.cat([coefficients, beta], 1), variance, loglik, done & usable, perfect)
+
+    def covariance(self, coefficients: Tensor) -> Tensor:
+        x = unnatural(coefficients, self.orders)
+        number, k = x.shape
+        everyone = torch.arange(number, device=x.device)
+        of_beta = self.scale[:, None] / self.size
+        found = self.at(coefficients)
+        inverse = torch.linalg.inv_ex(found.beta_precision).inverse * found.variance[:, None, None]
+        if k == 0:
+            return inverse * of_beta[:, :, None] * of_beta[:, None]
+        hessian = hessian_of(self.complete, x, everyone)[2]
+        if len(self.gaps):
+            hessian[self.gaps] = hessian_of(self.gappy, x[self.gaps], everyone[: len(self.gaps)])[2]
+        own = torch.linalg.inv_ex(hessian / 2).inverse
+        width = 1e-5
+        moved = [
+            (self.at(natural(x + shift, self.orders)).beta - self.at(natural(x - shift, self.orders)).beta) / (2 * width)
+            for shift in width * torch.eye(k).to(x)
+        ]
+        slope = torch.stack(moved, -1) if moved else x.new_zeros(number, 0, k)  # (N, K, k)
+        # The coefficients move with x, and the regressors' with them: both have the errors of x, and beta its own.
+        chain = torch.cat([with_chain(x, self.orders)[1], slope * of_beta[..., None]], 1)
+        total = chain @ own @ chain.mT
+        total[:, k:, k:] += inverse * of_beta[:, :, None] * of_beta[:, None]
+        positive = (torch.linalg.eigvalsh(hessian)[:, 0] > 0) & (x.abs().amax(1) < LIMIT)
+        return torch.where(positive[:, None, None], total, torch.nan)

@@ -224,7 +224,7 @@ def initial_covariance(ar: Tensor, ma: Tensor) -> Tensor:
 
 
 def dot(x: Tensor, y: Tensor, late_x: int = 0, late_y: int = 0) -> Tensor:
-    """:math:`\sum_t x_{t - \mathrm{late_x}}\, y_{t - \mathrm{late_y}}` for each series: two ``(T, N)`` to ``(N,)``."""
+    r""":math:`\sum_t x_{t - \mathrm{late_x}}\, y_{t - \mathrm{late_y}}` for each series: two ``(T, N)`` to ``(N,)``."""
     first, steps = max(late_x, late_y), len(x)
     if first >= steps:
         return torch.zeros_like(x[0])
@@ -232,7 +232,7 @@ def dot(x: Tensor, y: Tensor, late_x: int = 0, late_y: int = 0) -> Tensor:
 
 
 def shifted_products(x: Tensor, y: Tensor, size: int) -> Tensor:
-    """:math:`\sum_t x_{t-j}\, y_{t-k}` for j and k below ``size``: two ``(T, N)`` to ``(N, size, size)``.
+    r""":math:`\sum_t x_{t-j}\, y_{t-k}` for j and k below ``size``: two ``(T, N)`` to ``(N, size, size)``.
 
     Only the last row and column are sums over time: going up a diagonal adds one product.
     """
