@@ -392,6 +392,7 @@ class _Problem:
         if k:
             x = unnatural(hannan_rissanen(plain.noise, self.orders), self.orders)
             x, _, done, _ = best_of_starts(complete, x) if thorough else minimise(complete, x, tolerance=TOLERANCE)
+            x = self._to_the_edge(x)
             if len(self.gaps):
                 x[self.gaps], _, done[self.gaps], _ = minimise(self.gappy, x[self.gaps], tolerance=TOLERANCE)
         coefficients = natural(x, self.orders)
@@ -402,6 +403,14 @@ class _Problem:
         coefficients = torch.where(perfect[:, None], 0.0, coefficients)
         variance = torch.where(perfect, 0.0, found.variance * self.scale.square())
         return Estimates(torch.cat([coefficients, beta], 1), variance, loglik, done & usable, perfect)
+
+    def _to_the_edge(self, x: Tensor) -> Tensor:
+        """x, moved to the edge where it is close to it and the likelihood is no less there."""
+        which = (x.abs().amax(1) > 3).nonzero()[:, 0]
+        moved = torch.where(x[which].abs() > 3, LIMIT * x[which].sign(), x[which])
+        here, there = (self.complete.at(natural(z, self.orders), which).deviance for z in (x[which], moved))
+        x[which] = torch.where((there <= here)[:, None], moved, x[which])
+        return x
 
     def covariance(self, coefficients: Tensor) -> Tensor:
         x = unnatural(coefficients, self.orders)
@@ -426,5 +435,5 @@ class _Problem:
         chain = torch.cat([with_chain(x, self.orders)[1], slope * of_beta[..., None]], 1)
         total = chain @ own @ chain.mT
         total[:, k:, k:] += inverse * of_beta[:, :, None] * of_beta[:, None]
-        positive = (torch.linalg.eigvalsh(hessian)[:, 0] > 0) & (x.abs().amax(1) < LIMIT)
+        positive = (torch.linalg.eigvalsh(hessian)[:, 0] > 0) & (x.abs().amax(1) < LIMIT - 0.5)
         return torch.where(positive[:, None, None], total, torch.nan)
