@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.parameter import UninitializedBuffer
 
-from stlib.models.arima_fit import BLOCK, covariance, estimate
+from stlib.models.arima_fit import block_size, covariance, estimate
 from stlib.models.arima_kalman import kalman
 from stlib.models.arima_likelihood import Orders, ahead, difference, difference_weights, polynomials
 
@@ -25,14 +25,16 @@ class ARIMA(nn.Module):
     is m, in steps. ``trend`` "mean" adds a level (for d = D = 0), "drift" a constant rise per step (for d + D = 1).
 
     `fit` finds the maximum of the exact Gaussian likelihood, missing values included, over the stationary and
-    invertible models. It keeps in buffers, for each series: ``coefficients`` (in the order of ``names``), ``variance`` of
-    the noise, ``loglik``, ``steps`` (the values that count: observed less those that differencing takes) and
-    ``status``, an index into ``STATUS``. A series that is constant is forecast as such; one that is too short or all
-    missing is forecast as missing; one that is not converged has the best estimates found.
+    invertible models. It keeps in buffers, for each series: ``coefficients`` (in the order of ``names``), ``variance``
+    of the noise, ``loglik``, ``steps`` (the values that count: observed less those that differencing takes) and
+    ``status``, an index into ``STATUS``. Too short means that not even `aicc` exists. A series that is constant, or that trend and regressors leave nothing of, is
+    forecast as such; one that is too short or all missing is forecast as missing; one that is not converged has the
+    best estimates found. Without ``thorough`` the search for a better optimum from other starts is left out: several
+    times faster, and now and then at a lesser optimum.
 
-    Shapes: ``fit(series (T, C, *S), regressors (T, K))``; ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, for a past of any
-    length above d + m D, with regressors ``(T + horizon, K)`` or ``(B, T + horizon, K)`` if fitted with any. The past
-    may have gaps. Units: those of the series; ``coefficients`` of the mean and drift too, the drift per step.
+    Shapes: ``fit(series (T, C, *S), regressors (T, K))``; ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, for a past of
+    any length above d + m D, with regressors ``(T + horizon, K)`` or ``(B, T + horizon, K)`` if fitted with any. The
+    past may have gaps. Units: those of the series; ``coefficients`` of the mean and drift too, the drift per step.
     Raises ValueError for orders that are not whole numbers of 0 or more, an unknown trend or one that differencing
     removes, regressors that are missing, collinear or of another size, infinite values, a past that is too short, other
     channels and places than those of ``fit``, or use before it.
@@ -109,7 +111,7 @@ class ARIMA(nn.Module):
         first = y.gather(0, observed.int().argmax(0, keepdim=True))[0]
         level = y.new_zeros(y.shape[1])
         status = torch.zeros_like(count)
-        status[steps <= size + 1] = STATUS.index("too short")
+        status[steps <= size + 2] = STATUS.index("too short")
         if self.trend == "none" and not self.weights:
             same = (status == 0) & (torch.where(observed, y, first) == first).all(0)
             level[same] = first[same]
@@ -135,7 +137,7 @@ class ARIMA(nn.Module):
 
     @torch.no_grad()
     def distribution(self, past: Tensor, regressors: Tensor | None = None) -> Normal:
-        """The forecast with its exact standard deviation, at the estimated coefficients: a normal ``(B, horizon, C, *S)``.
+        """The forecast with its exact standard deviation at the estimated coefficients, ``(B, horizon, C, *S)``.
 
         A forecast that cannot be made is NaN in both. A constant series has the standard deviation 0.
         """
@@ -149,8 +151,8 @@ class ARIMA(nn.Module):
         effect = self._effect(length + self.horizon, batch, regressors)  # (T + horizon, B * N)
         y = past.to(self.coefficients).movedim(1, 0).reshape(length, -1) - effect[:length]
         mean, variance = y.new_full((2, self.horizon, y.shape[1]), torch.nan).unbind(0)
-        block = max(1, BLOCK.get(y.device.type, BLOCK["cuda"]) // length)
-        possible = ~coefficients.isnan().any(1)
+        block = block_size(length, y.device)
+        possible = ~self.variance.flatten().isnan().repeat(batch)
         gaps = y.isnan().any(0)
         own = coefficients[:, : sum(self.orders.sizes)]
         for which in (possible & ~gaps).nonzero()[:, 0].split(block):
@@ -162,22 +164,22 @@ class ARIMA(nn.Module):
             mean[:, which], variance[:, which] = found.ahead, found.ahead_variances
         mean = mean + effect[length:]
         spread = (variance * self.variance.flatten().repeat(batch)).sqrt().masked_fill(mean.isnan(), torch.nan)
-        mean, spread = (
-            x.unflatten(1, (batch, *shape)).movedim(1, 0).to(past.dtype) for x in (mean, spread)
-        )
+        mean, spread = (x.unflatten(1, (batch, *shape)).movedim(1, 0).to(past.dtype) for x in (mean, spread))
         return Normal(mean, spread, validate_args=False)
 
     @torch.no_grad()
     def residuals(self, series: Tensor, regressors: Tensor | None = None) -> Tensor:
-        """Standardised one-step forecast errors of a series, ``(T, C, *S)`` to the same: white noise of variance 1 if the
-        model is right. NaN for the first d + m D steps, and where the series is missing.
+        """Standardised one-step forecast errors of a series, ``(T, C, *S)`` to the same.
+
+        They are white noise of variance 1 if the model is right; NaN for the first d + m D steps, and where the
+        series is missing.
         """
         self._check_like(series)
         y = series.to(self.coefficients).flatten(1) - self._effect(len(series), 1, regressors)
         result = torch.full_like(y, torch.nan)
         own = self._rows(self.coefficients)[:, : sum(self.orders.sizes)]
         possible = (~own.isnan().any(1) & (self.variance.flatten() > 0)).nonzero()[:, 0]
-        for which in possible.split(max(1, BLOCK.get(y.device.type, BLOCK["cuda"]) // len(y))):
+        for which in possible.split(block_size(len(y), y.device)):
             found = kalman(y[:, which], y.new_zeros(len(y), 0), *polynomials(own[which], self.orders), self.weights)
             deviation = (found.variances * self.variance.flatten()[which]).sqrt()
             result[len(self.weights) :, which] = found.innovations[:, 0] / deviation
@@ -205,7 +207,9 @@ class ARIMA(nn.Module):
         if series.ndim < 2 or len(series) == 0:
             raise ValueError(f"series must be (T, C, *S) with at least one step, got shape {tuple(series.shape)}")
         if series.isinf().any():
-            raise ValueError(f"series has {int(series.isinf().sum())} infinite values: make them NaN if they are missing")
+            raise ValueError(
+                f"series has {int(series.isinf().sum())} infinite values: make them NaN if they are missing"
+            )
         y = series.to(self.dtype).flatten(1)
         trend = {"none": [], "mean": [torch.ones_like(y[:, 0])], "drift": [torch.arange(len(y)).to(y)]}[self.trend]
         if regressors is not None:
@@ -252,8 +256,8 @@ class ARIMA(nn.Module):
             z = regressors if regressors.ndim == 3 else regressors[None]
             if z.shape[1:] != (length, given) or len(z) not in (1, batch) or not z.isfinite().all():
                 raise ValueError(
-                    f"regressors must be ({length}, {given}) or ({batch}, {length}, {given}) with nothing missing, past "
-                    f"and horizon together, got shape {tuple(regressors.shape)}"
+                    f"regressors must be ({length}, {given}) or ({batch}, {length}, {given}) with nothing missing, "
+                    f"past and horizon together, got shape {tuple(regressors.shape)}"
                 )
             effect = effect + torch.einsum("btk,nk->tbn", z.to(beta), beta[:, beta.shape[1] - given :])
         return effect.reshape(length, -1)

@@ -1,4 +1,4 @@
-"""Maximum likelihood for many ARMA models at once: a start for each, then damped Gauss-Newton steps until each is done."""
+"""Maximum likelihood for many ARMA models at once: starts for each, then damped Newton steps until each is done."""
 
 import math
 from collections.abc import Callable
@@ -21,6 +21,8 @@ from stlib.models.baselines import carry_forward
 
 TOLERANCE = 5e-4  # of the deviance: half of it is what the log likelihood can still gain
 LIMIT = 8.0  # of the unbounded coordinates: a partial autocorrelation of 1 - 2e-7
+
+
 class Minimum(NamedTuple):
     x: Tensor  # (N, k)
     value: Tensor  # (N,)
@@ -39,7 +41,6 @@ STARTS = (
     (0.4, 0.3, 0.0, 0.4),
 )
 ROUGH, HOPE, CYCLES = (3, 4), 2.0, 2
-BLOCK = {"cpu": 2**18, "cuda": 2**25}  # values of the series that are worked on at once: what fits the cache, on a CPU
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -61,7 +62,7 @@ def hannan_rissanen(w: Tensor, orders: Orders) -> Tensor:
 
 
 def _regression(w: Tensor, lagged: list[tuple[Tensor, list[int]]]) -> tuple[Tensor, Tensor]:
-    """Least-squares coefficients ``(N, k)`` of w on lags of other series, 0 before the start, and the fit ``(T, N)``."""
+    """Least-squares coefficients ``(N, k)`` of w on lags of series that are 0 before the start; the fit ``(T, N)``."""
     columns = [torch.cat([x.new_zeros(min(lag, len(x)), x.shape[1]), x[:-lag]]) for x, lags in lagged for lag in lags]
     design = torch.stack(columns, -1).movedim(1, 0)  # (N, T, k)
     gram = design.mT @ design
@@ -75,9 +76,7 @@ def with_chain(x: Tensor, orders: Orders) -> tuple[Tensor, Tensor]:
     with torch.enable_grad():
         free = x.detach().requires_grad_()
         coefficients = natural(free, orders)
-        rows = [
-            torch.autograd.grad(coefficients[:, i].sum(), free, retain_graph=True)[0] for i in range(x.shape[1])
-        ]
+        rows = [torch.autograd.grad(coefficients[:, i].sum(), free, retain_graph=True)[0] for i in range(x.shape[1])]
     return coefficients.detach(), torch.stack(rows, 1)
 
 
@@ -202,7 +201,9 @@ def starts(objective: Complete, x: Tensor, which: Tensor) -> Tensor:
         power[(torch.arange(len(power), device=x.device)[:, None] - peak).abs() <= 2] = 0
         point = torch.zeros_like(x)
         for offset, radius in ((0, 0.97), (orders.p, 0.9)):  # complex roots of this radius and angle
-            partial = torch.stack([2 * radius * angle.cos() / (1 + radius**2), torch.full_like(x[:, 0], -(radius**2))], -1)
+            partial = torch.stack(
+                [2 * radius * angle.cos() / (1 + radius**2), torch.full_like(x[:, 0], -(radius**2))], -1
+            )
             point[:, offset : offset + 2] = partial.atanh()
         peaks.append(point)
     return torch.cat([points, torch.stack(peaks)])
@@ -228,7 +229,9 @@ def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
     alive = torch.arange(len(which), device=x.device)
     for rounds in ROUGH:
         part = which[alive]
-        rough = minimise(lambda x, i, part=part: objective(x, part[i]), points[alive], tolerance=0.05, rounds=(rounds, 0))
+        rough = minimise(
+            lambda x, i, part=part: objective(x, part[i]), points[alive], tolerance=0.05, rounds=(rounds, 0)
+        )
         points[alive], reached[alive] = rough.x, rough.value
         # A start that only goes where the first one went promises no more than it lacks.
         hopeless = rough.value - HOPE * rough.promise > bar[alive]
@@ -248,8 +251,8 @@ def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
 def minimise(objective: Objective, x: Tensor, *, tolerance: float, rounds: tuple[int, int] = (20, 40)) -> Minimum:
     r"""The minimum of each of N functions by the Levenberg-Marquardt method; a function that is done costs no more.
 
-    ``objective(x, which)`` gives the value ``(n,)``, the gradient ``(n, k)`` and a positive Hessian ``(n, k, k)`` of the
-    functions ``which`` at x ``(n, k)``. After the first of ``rounds`` the functions that are left go on with the true
+    ``objective(x, which)`` gives the value ``(n,)``, the gradient ``(n, k)`` and a positive Hessian ``(n, k, k)`` of
+    the functions ``which`` at x ``(n, k)``. After the first of ``rounds`` those that are left go on with the true
     Hessian (see `newton`). A function is done when the next step promises less than ``tolerance``.
     Source: Moré (1978), doi:10.1007/BFb0067700.
     """
@@ -344,8 +347,18 @@ def covariance(y: Tensor, regressors: Tensor, coefficients: Tensor, orders: Orde
 def _blocks(y: Tensor) -> list[tuple[Tensor, int]]:
     """Series that are worked on together, with the first step that any of them has: those of like length."""
     first = (~y.isnan()).int().argmax(0)
-    block = max(1, BLOCK.get(y.device.type, BLOCK["cuda"]) // max(1, len(y)))
-    return [(which, int(first[which].min())) for which in first.argsort(stable=True).split(block) if len(which)]
+    return [
+        (which, int(first[which].min()))
+        for which in first.argsort(stable=True).split(block_size(len(y), y.device))
+        if len(which)
+    ]
+
+
+def block_size(length: int, device: torch.device) -> int:
+    """How many series of a length to work on at once: few enough for a CPU's cache, many enough for its loop."""
+    if device.type != "cpu":
+        return max(1, 2**25 // length)
+    return max(1, min(max(2**18 // length, 512), 2**21 // length))
 
 
 class _Problem:
@@ -391,7 +404,10 @@ class _Problem:
         perfect = plain.sum / len(complete.w) <= self.rounding.square()
         if k:
             x = unnatural(hannan_rissanen(plain.noise, self.orders), self.orders)
-            x, _, done, _ = best_of_starts(complete, x) if thorough else minimise(complete, x, tolerance=TOLERANCE)
+            if thorough:
+                x, _, done, _ = best_of_starts(complete, x)
+            else:
+                x, _, done, _ = minimise(complete, x, tolerance=100 * TOLERANCE, rounds=(12, 0))
             x = self._to_the_edge(x)
             if len(self.gaps):
                 x[self.gaps], _, done[self.gaps], _ = minimise(self.gappy, x[self.gaps], tolerance=TOLERANCE)
@@ -427,7 +443,8 @@ class _Problem:
         own = torch.linalg.inv_ex(hessian / 2).inverse
         width = 1e-5
         moved = [
-            (self.at(natural(x + shift, self.orders)).beta - self.at(natural(x - shift, self.orders)).beta) / (2 * width)
+            (self.at(natural(x + shift, self.orders)).beta - self.at(natural(x - shift, self.orders)).beta)
+            / (2 * width)
             for shift in width * torch.eye(k).to(x)
         ]
         slope = torch.stack(moved, -1) if moved else x.new_zeros(number, 0, k)  # (N, K, k)

@@ -1,7 +1,7 @@
 r"""The Kalman filter of seasonal ARIMA models, for many series with missing values at once.
 
-The same model as `stlib.models.arima_likelihood`, one step of time after the other: slower, and for any gaps. Arrays are
-``(T, N)``, and covariances ``(R, R, N)``: the long dim last.
+The same model as `stlib.models.arima_likelihood`, one step of time after the other: slower, and for any gaps. Arrays
+are ``(T, N)``, and covariances ``(R, R, N)``: the long dim last.
 """
 
 from typing import NamedTuple
@@ -24,17 +24,15 @@ class Filtered(NamedTuple):
     observed: Tensor  # (N,) innovations that count: the observed values less d
 
 
-def kalman(
-    y: Tensor, regressors: Tensor, ar: Tensor, ma: Tensor, weights: list[int], *, horizon: int = 0
-) -> Filtered:
+def kalman(y: Tensor, regressors: Tensor, ar: Tensor, ma: Tensor, weights: list[int], *, horizon: int = 0) -> Filtered:
     r"""Innovations, their variances and forecasts of :math:`y_t = w_t + \sum_i \delta_i y_{t-i}`, w an ARMA process.
 
     The first d values, d the number of ``weights`` :math:`\delta`, are given, not modelled; where one of them is
     missing it has a flat (diffuse) prior and is estimated from the rest, which is exact for everything but the
     innovations before it is known. A value that is missing later is skipped.
 
-    Shapes: y ``(T, N)`` with NaN where missing, regressors ``(T, K)``, ar ``(N, p)``, ma ``(N, q)``. A series whose first
-    values cannot be told has the log determinant NaN.
+    Shapes: y ``(T, N)`` with NaN where missing, regressors ``(T, K)``, ar ``(N, p)``, ma ``(N, q)``. A series whose
+    first values cannot be told has the log determinant NaN.
     Source: Jones (1980), doi:10.1080/00401706.1980.10486189, for missing values; de Jong (1991),
     doi:10.1214/aos/1176348139, for unknown first values.
     """
@@ -87,7 +85,9 @@ def kalman(
         lower, failed = torch.linalg.cholesky_ex(precision)
         pivot = lower.diagonal(dim1=-2, dim2=-1)
         logdet = torch.where((failed == 0) & (pivot > 1e-6).all(-1), 2 * pivot.log().sum(-1), torch.nan)
-        inverse = torch.cholesky_inverse(torch.where(logdet.isnan()[:, None, None], torch.eye(len(unknown)).to(y), lower))
+        inverse = torch.cholesky_inverse(
+            torch.where(logdet.isnan()[:, None, None], torch.eye(len(unknown)).to(y), lower)
+        )
         moments = torch.einsum("tin,tjn->nij", weighted, innovations)
         found = -inverse @ moments  # (N, unknown, 1 + K)
         innovations = innovations + torch.einsum("tin,nij->tjn", flat, found)

@@ -122,7 +122,7 @@ def multiplied(short: Tensor, seasonal: Tensor, season: int) -> Tensor:
 
 
 def polynomials(coefficients: Tensor, orders: Orders) -> tuple[Tensor, Tensor]:
-    """The whole :math:`\\phi` and :math:`\\vartheta`, seasonal part multiplied in: ``(N, orders.ar)``, ``(N, orders.ma)``."""
+    """All of :math:`\\phi` and :math:`\\vartheta`, seasonal parts included: ``(N, orders.ar)``, ``(N, orders.ma)``."""
     ar, ma, seasonal_ar, seasonal_ma = coefficients.split(orders.sizes, -1)
     return -multiplied(-ar, -seasonal_ar, orders.season), multiplied(ma, seasonal_ma, orders.season)
 
@@ -186,7 +186,10 @@ def autocovariances(ar: Tensor, ma: Tensor, lags: int) -> tuple[Tensor, Tensor]:
         psi.append(value)
     psi = torch.stack(psi, -1)
     right = torch.stack(
-        [(theta[:, k : q + 1] * psi[:, : q + 1 - k]).sum(-1) if k <= q else 0 * psi[:, 0] for k in range(max(p, lags) + 1)],
+        [
+            (theta[:, k : q + 1] * psi[:, : q + 1 - k]).sum(-1) if k <= q else 0 * psi[:, 0]
+            for k in range(max(p, lags) + 1)
+        ],
         -1,
     )
     if p == 0:
@@ -351,9 +354,7 @@ def exact(
     scale = steps / total
     inner = torch.stack([dot(x, noise, lag) for x, lag in of_noise], -1)
     zero = torch.zeros_like(total)
-    by_response = [
-        zero if x is None else (shifted_products(x, pulse, r) * posterior).sum((-2, -1)) for x in of_pulse
-    ]
+    by_response = [zero if x is None else (shifted_products(x, pulse, r) * posterior).sum((-2, -1)) for x in of_pulse]
     gradient = -2 * scale[:, None] * inner - 2 * torch.stack(by_response, -1)
     kappa = (cross @ contrast[..., None])[..., 0] - (gram @ start[..., None])[..., 0]  # the inverse of Sigma times g
     weight = torch.linalg.lu_solve(factors, pivots, gram) - scale[:, None, None] * kappa[:, :, None] * kappa[:, None]
@@ -381,7 +382,9 @@ def exact(
     return found._replace(gradient=gradient, curvature=2 * scale[:, None, None] * curvature)
 
 
-def ahead(y: Tensor, coefficients: Tensor, orders: Orders, d: int, seasonal: int, horizon: int) -> tuple[Tensor, Tensor]:
+def ahead(
+    y: Tensor, coefficients: Tensor, orders: Orders, d: int, seasonal: int, horizon: int
+) -> tuple[Tensor, Tensor]:
     """Forecasts of complete series ``(T, N)``: their mean and their variance in units of the noise's, ``(horizon, N)``.
 
     Exact for any length: what the past before the series may have been is part of the variance.

@@ -23,8 +23,8 @@ def kpss(series: Tensor) -> Tensor:
     left out of the sums. A constant series gives NaN.
 
     Shapes: ``(T, C, *S)`` to ``(C, *S)``.
-    Source: Kwiatkowski, Phillips, Schmidt and Shin (1992), doi:10.1016/0304-4076(92)90104-Y; number of lags: Hyndman and
-    Khandakar (2008), doi:10.18637/jss.v027.i03.
+    Source: Kwiatkowski, Phillips, Schmidt and Shin (1992), doi:10.1016/0304-4076(92)90104-Y; number of lags: Hyndman
+    and Khandakar (2008), doi:10.18637/jss.v027.i03.
 
     >>> noise = torch.randn(300, 1, generator=torch.Generator().manual_seed(0))
     >>> kpss(noise).item() < 0.463 < kpss(noise.cumsum(0)).item()
@@ -42,7 +42,9 @@ def kpss(series: Tensor) -> Tensor:
 
 
 def seasonal_strength(series: Tensor, *, season: int) -> Tensor:
-    r"""How much of what is not trend is season, from 0 to 1: :math:`\max(0,\, 1 - \mathrm{var}(R) / \mathrm{var}(S + R))`.
+    r"""How much of what is not trend is season, from 0 to 1.
+
+    .. math:: \max\Bigl( 0,\; 1 - \frac{\mathrm{var}(R)}{\mathrm{var}(S + R)} \Bigr)
 
     The trend is a centred moving average over one season, :math:`S` the mean of each phase of what it leaves, and
     :math:`R` the rest. Less than two seasons give 0.
@@ -78,8 +80,7 @@ def seasonal_strength(series: Tensor, *, season: int) -> Tensor:
 class OwnOrders(nn.Module):
     """ARIMA models of several orders, of which each series has its own.
 
-    ``models`` are fitted on the series that ``which`` (C, *S) gives them, an index into ``models``, in the order in which
-    ``which == i`` finds them.
+    ``which`` (C, *S) is an index into ``models``; model i is fitted to the series ``[:, which == i]`` as one channel.
 
     Shapes: as `ARIMA`, without regressors.
     """

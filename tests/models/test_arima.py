@@ -49,7 +49,6 @@ def reference(model, y, place, regressors=None, **options):
     their = SARIMAX(y, exog=exog, order=model.order, seasonal_order=seasonal, trend="n", **options)
     own = sum(model.orders.sizes)
     ours = model.coefficients.flatten(1)[:, place]
-    p, q, P, _ = model.orders.sizes
     ar, ma, seasonal_ar, seasonal_ma = ours[:own].split(model.orders.sizes)
     return their, np.concatenate([ours[own:], ar, ma, seasonal_ar, seasonal_ma, model.variance.flatten()[[place]]])
 
@@ -174,11 +173,11 @@ def test_optimum_on_simulated_and_real_series_is_that_of_statsmodels_or_better()
         for place in range(series.shape[1]):
             y = series[:, place]
             their = SARIMAX((y / y.std()).numpy(), order=(1, 1, 1), simple_differencing=True).fit(disp=0)
-            assert their.llf - 199 * float(y.std().log()) <= float(model.loglik[0, place]) + 0.01
+            assert their.llf - (len(y) - 1) * float(y.std().log()) <= float(model.loglik[0, place]) + 0.01
 
 
 def test_coefficients_of_a_simulated_process_are_found():
-    shocks = noise(20_300, 4)
+    shocks = noise(5300, 4)
     x = torch.zeros_like(shocks)
     for t in range(2, len(x)):
         x[t] = 1.2 * x[t - 1] - 0.5 * x[t - 2] + shocks[t] + 0.4 * shocks[t - 1]
@@ -208,7 +207,7 @@ def test_a_bad_series_is_reported_and_spoils_none_of_its_neighbours():
     bad[:, 0, 3] = 1.2 ** torch.arange(120).double() * (1 + 0.01 * noise(120))
     bad[:, 0, 4] = 1e200 * noise(120)
     bad[:, 0, 5] = 1e-200 * noise(120)
-    for order, trend in (((1, 1, 1), "none"), ((1, 0, 1), "mean"), ((1, 0, 1), "none"), ((0, 1, 1), "drift")):
+    for order, trend in (((1, 1, 1), "none"), ((1, 0, 0), "mean"), ((0, 0, 1), "none"), ((0, 1, 0), "drift")):
         alone = ARIMA(order=order, trend=trend, horizon=4).fit(good)
         model = ARIMA(order=order, trend=trend, horizon=4).fit(torch.cat([good[..., :1], bad, good[..., 1:]], -1))
         status = [STATUS[i] for i in model.status[0].tolist()]
