@@ -27,10 +27,10 @@ class ARIMA(nn.Module):
     `fit` finds the maximum of the exact Gaussian likelihood, missing values included, over the stationary and
     invertible models. It keeps in buffers, for each series: ``coefficients`` (in the order of ``names``), ``variance``
     of the noise, ``loglik``, ``steps`` (the values that count: observed less those that differencing takes) and
-    ``status``, an index into ``STATUS``. Too short means that not even `aicc` exists. A series that is constant, or that trend and regressors leave nothing of, is
-    forecast as such; one that is too short or all missing is forecast as missing; one that is not converged has the
-    best estimates found. Without ``thorough`` the search for a better optimum from other starts is left out: several
-    times faster, and now and then at a lesser optimum.
+    ``status``, an index into ``STATUS``. A series that is constant, or that trend and regressors leave nothing of, is
+    forecast as such; one that is too short (for `aicc` to exist) or all missing is forecast as missing; one that is not
+    converged has the best estimates found. Without ``thorough`` a doubtful optimum is not searched for from other
+    starts and is found less exactly: several times faster, for a first look.
 
     Shapes: ``fit(series (T, C, *S), regressors (T, K))``; ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, for a past of
     any length above d + m D, with regressors ``(T + horizon, K)`` or ``(B, T + horizon, K)`` if fitted with any. The
@@ -153,11 +153,15 @@ class ARIMA(nn.Module):
         mean, variance = y.new_full((2, self.horizon, y.shape[1]), torch.nan).unbind(0)
         block = block_size(length, y.device)
         possible = ~self.variance.flatten().isnan().repeat(batch)
-        gaps = y.isnan().any(0)
+        missing = y.isnan()
+        begin = (~missing).int().argmax(0)
+        # What is shorter than the orders of its model needs the filter too, unless it is the whole past.
+        reach = len(self.weights) + max(self.orders.ar, self.orders.ma, 1)
+        gaps = (missing.sum(0) != begin) | ((begin > 0) & (length - begin < reach))
         own = coefficients[:, : sum(self.orders.sizes)]
         for which in (possible & ~gaps).nonzero()[:, 0].split(block):
             model = self.orders, self.order[1], self.seasonal[1], self.horizon
-            mean[:, which], variance[:, which] = ahead(y[:, which], own[which], *model)
+            mean[:, which], variance[:, which] = ahead(y[:, which], own[which], *model, begin=begin[which])
         for which in (possible & gaps).nonzero()[:, 0].split(block):
             ar, ma = polynomials(own[which], self.orders)
             found = kalman(y[:, which], y.new_zeros(length, 0), ar, ma, self.weights, horizon=self.horizon)

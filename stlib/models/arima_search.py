@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from stlib.models.arima import ARIMA
+from stlib.models.arima import ARIMA, STATUS
 from stlib.models.arima_likelihood import difference
 
 CRITICAL = 0.463  # of the KPSS statistic about a level, at 5 %
@@ -156,7 +156,8 @@ def search(
                 continue
             kind = (ar, d, ma), (seasonal_ar, s, seasonal_ma), trend
             model = _model(kind, season, horizon).fit(y[:, None, group], thorough=False)
-            aicc = torch.where(model.status[0] == 0, model.aicc[0], torch.inf)
+            fitted = (model.status[0] == STATUS.index("ok")) | (model.status[0] == STATUS.index("not converged"))
+            aicc = torch.where(fitted, model.aicc[0], torch.inf).nan_to_num(torch.inf)
             for i in (aicc < best[group]).nonzero()[:, 0].tolist():
                 choice[int(group[i])] = kind
             best[group] = torch.minimum(best[group], aicc)

@@ -244,15 +244,18 @@ def test_late_starts_and_gaps_agree_with_shorter_series():
         torch.testing.assert_close(model(late[None]), short(series[None, 40:]))
 
 
-@pytest.mark.parametrize("length", [2, 3, 5, 8])
+@pytest.mark.parametrize("length", [2, 3, 5, 8, 12])
 def test_a_short_past_is_forecast_as_by_the_kalman_filter(length):
     series = walks(steps=90, series=2)
     model = ARIMA(order=(2, 1, 1), seasonal=(1, 0, 1), season=4, horizon=8).fit(series)
     past = series[None, -length:]
-    padded = torch.cat([torch.full_like(past[:, :2], torch.nan), past], 1)  # goes through the filter
-    found, expected = model.distribution(past), model.distribution(padded)
-    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found.stddev, expected.stddev, rtol=1e-8, atol=1e-8)
+    later = torch.cat([past, torch.full_like(past[:, :1], torch.nan)], 1)  # goes through the filter
+    found, expected = model.distribution(past), model.distribution(later)
+    torch.testing.assert_close(found.mean[:, 1:], expected.mean[:, :-1], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.stddev[:, 1:], expected.stddev[:, :-1], rtol=1e-8, atol=1e-8)
+    padded = torch.cat([torch.full_like(past[:, :2], torch.nan), past], 1)
+    torch.testing.assert_close(model.distribution(padded).mean, found.mean, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(model.distribution(padded).stddev, found.stddev, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("space", [(), (2,), (2, 3)])
