@@ -113,7 +113,7 @@ class OwnOrders(nn.Module):
 
 @torch.no_grad()
 def search(
-    series: Tensor, *, horizon: int, season: int = 1, p: int = 3, q: int = 3, P: int = 1, Q: int = 1, together: int = 4
+    series: Tensor, *, horizon: int, season: int = 1, p: int = 2, q: int = 2, P: int = 1, Q: int = 1, together: int = 4
 ) -> OwnOrders:
     r"""The model of each series with the least AICc, among all orders up to (p, q)(P, Q).
 
