@@ -36,7 +36,7 @@ COLUMNS = {
     "mse": "mean squared error of all test windows, z units",
     "mae": "mean absolute error of all test windows, z units",
     "fit_cpu_seconds": "median CPU seconds of the fit, one thread",
-    "source": 'the publication; or "measured", "not installed", "data set not available"',
+    "source": 'the publication; or "measured", "timed once", "computed", "not installed", "data set not available"',
     "note": "what to know when comparing a published row",
     "package": "distribution that did the work",
     "version": "its version",

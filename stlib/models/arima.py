@@ -12,6 +12,7 @@ from stlib.models.arima_kalman import kalman
 from stlib.models.arima_likelihood import Orders, ahead, difference, difference_weights, polynomials
 
 STATUS = ("ok", "constant", "too short", "all missing", "not converged")
+EFFORTS = ("rough", "one start", "best")
 TRENDS = ("none", "mean", "drift")
 
 
@@ -29,8 +30,9 @@ class ARIMA(nn.Module):
     of the noise, ``loglik``, ``steps`` (the values that count: observed less those that differencing takes) and
     ``status``, an index into ``STATUS``. A series that is constant, or that trend and regressors leave nothing of, is
     forecast as such; one that is too short (for `aicc` to exist) or all missing is forecast as missing; one that is not
-    converged has the best estimates found. Without ``thorough`` a doubtful optimum is not searched for from other
-    starts and is found less exactly: several times faster, for a first look.
+    converged has the best estimates found. The ``effort`` of `fit` is "best", which starts again from other places
+    where an optimum is doubtful; "one start", several times faster and now and then at a lesser optimum; or "rough",
+    for comparing models.
 
     Shapes: ``fit(series (T, C, *S), regressors (T, K))``; ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, for a past of
     any length above d + m D, with regressors ``(T + horizon, K)`` or ``(B, T + horizon, K)`` if fitted with any. The
@@ -102,7 +104,9 @@ class ARIMA(nn.Module):
         return torch.where(room > 0, -2 * self.loglik + 2 * k * self.steps / room, torch.inf)
 
     @torch.no_grad()
-    def fit(self, series: Tensor, regressors: Tensor | None = None, *, thorough: bool = True) -> "ARIMA":
+    def fit(self, series: Tensor, regressors: Tensor | None = None, *, effort: str = "best") -> "ARIMA":
+        if effort not in EFFORTS:
+            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
         y, z = self._checked(series, regressors)
         given = 0 if regressors is None else regressors.shape[1]
         observed = ~y.isnan()
@@ -119,7 +123,7 @@ class ARIMA(nn.Module):
 
         todo = (status == 0).nonzero()[:, 0]
         model = self.orders, self.order[1], self.seasonal[1]
-        found = estimate(y[:, todo] - level[todo], z, *model, thorough=thorough)
+        found = estimate(y[:, todo] - level[todo], z, *model, effort=effort)
         status[todo[~found.converged]] = STATUS.index("not converged")
         status[todo[found.perfect]] = STATUS.index("constant")
         coefficients, variance, loglik = (y.new_full((y.shape[1], *x.shape[1:]), torch.nan) for x in found[:3])

@@ -315,10 +315,10 @@ class Estimates(NamedTuple):
 
 
 def estimate(
-    y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int, *, thorough: bool = True
+    y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int, *, effort: str = "best"
 ) -> Estimates:
     """Maximum-likelihood estimates of series ``(T, N)`` with regressors ``(T, K)`` that are independent of each other
-    after differencing. With ``thorough`` a doubtful optimum is searched from several starts.
+    after differencing. The effort is "rough", for comparing models, "one start", or "best", several where in doubt.
     """
     number, k = y.shape[1], sum(orders.sizes) + regressors.shape[1]
     found = Estimates(
@@ -326,7 +326,7 @@ def estimate(
     )
     for which, begin in _blocks(y):
         part = _Problem(y[begin:, which], regressors[begin:], orders, d, seasonal)
-        for whole, values in zip(found, part.solve(thorough), strict=True):
+        for whole, values in zip(found, part.solve(effort), strict=True):
             whole[which] = values
     return found
 
@@ -355,10 +355,10 @@ def _blocks(y: Tensor) -> list[tuple[Tensor, int]]:
 
 
 def block_size(length: int, device: torch.device) -> int:
-    """How many series of a length to work on at once: few enough for a CPU's cache, many enough for its loop."""
+    """How many series of a length to work on at once: few enough for its memory, many enough for the loop over time."""
     if device.type != "cpu":
         return max(1, 2**25 // length)
-    return max(1, min(max(2**18 // length, 512), 2**21 // length))
+    return max(1, 2**20 // length)
 
 
 class _Problem:
@@ -397,15 +397,17 @@ class _Problem:
                 whole[self.gaps] = part
         return found
 
-    def solve(self, thorough: bool) -> Estimates:
+    def solve(self, effort: str) -> Estimates:
         complete, number, k = self.complete, len(self.scale), sum(self.orders.sizes)
         x, done = complete.w.new_zeros(number, k), torch.ones(number, dtype=torch.bool, device=self.scale.device)
         plain = exact(complete.w, complete.regressors, x, self.orders, begin=complete.begin)
         perfect = plain.sum / len(complete.w) <= self.rounding.square()
         if k:
             x = unnatural(hannan_rissanen(plain.noise, self.orders), self.orders)
-            if thorough:
+            if effort == "best":
                 x, _, done, _ = best_of_starts(complete, x)
+            elif effort == "one start":
+                x, _, done, _ = minimise(complete, x, tolerance=TOLERANCE)
             else:
                 x, _, done, _ = minimise(complete, x, tolerance=100 * TOLERANCE, rounds=(12, 0))
             x = self._to_the_edge(x)

@@ -155,7 +155,7 @@ def search(
             if ar + ma + seasonal_ar + seasonal_ma > together:
                 continue
             kind = (ar, d, ma), (seasonal_ar, s, seasonal_ma), trend
-            model = _model(kind, season, horizon).fit(y[:, None, group], thorough=False)
+            model = _model(kind, season, horizon).fit(y[:, None, group], effort="rough")
             fitted = (model.status[0] == STATUS.index("ok")) | (model.status[0] == STATUS.index("not converged"))
             aicc = torch.where(fitted, model.aicc[0], torch.inf).nan_to_num(torch.inf)
             for i in (aicc < best[group]).nonzero()[:, 0].tolist():

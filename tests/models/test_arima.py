@@ -176,6 +176,17 @@ def test_optimum_on_simulated_and_real_series_is_that_of_statsmodels_or_better()
             assert their.llf - (len(y) - 1) * float(y.std().log()) <= float(model.loglik[0, place]) + 0.01
 
 
+def test_less_effort_finds_no_better_optimum_and_where_it_is_clear_the_same():
+    shocks = noise(302, 30, seed=7)
+    series = (shocks[2:] + 0.5 * shocks[1:-1] + 0.3 * shocks[:-2]).cumsum(0)[:, None]
+    rough, one, best = (
+        ARIMA(order=(0, 1, 2), horizon=1).fit(series, effort=effort).loglik for effort in ("rough", "one start", "best")
+    )
+    assert ((best - one) > -1e-3).all()
+    assert ((best - one).abs() < 1e-3).double().mean() > 0.9
+    assert ((best - rough).abs() < 0.05).double().mean() > 0.9
+
+
 def test_coefficients_of_a_simulated_process_are_found():
     shocks = noise(5300, 4)
     x = torch.zeros_like(shocks)
@@ -352,6 +363,8 @@ def test_unusable_input_is_refused():
     for call in (lambda: model(series[None]), lambda: model.aicc, lambda: model.residuals(series)):
         with pytest.raises(ValueError, match="not fitted yet"):
             call()
+    with pytest.raises(ValueError, match="effort must be one of rough, one start, best, got 'high'"):
+        model.fit(series, effort="high")
     with pytest.raises(ValueError, match="1 infinite values"):
         model.fit(torch.where(series == series[3, 0, 0], torch.inf, series))
     with pytest.raises(ValueError, match="regressors must be \\(T, K\\) with T=90"):
