@@ -200,14 +200,14 @@ class ARIMA(nn.Module):
         They are the root of the diagonal of the inverse Hessian of the exact log likelihood; NaN where that is not
         positive, as where an estimate lies at the edge of the stationary or invertible models.
         """
-        y, z = self._checked(series, regressors)
         self._check_like(series)
+        y, z = (x.double() for x in self._checked(series, regressors))  # differences of gradients need the precision
         usable = (self.status == STATUS.index("ok")) | (self.status == STATUS.index("not converged"))
         result = torch.full_like(self._rows(self.coefficients), torch.nan)
         todo = usable.flatten().nonzero()[:, 0]
-        own = self._rows(self.coefficients)[todo][:, : sum(self.orders.sizes)]
+        own = self._rows(self.coefficients)[todo][:, : sum(self.orders.sizes)].double()
         found = covariance(y[:, todo], z, own, self.orders, self.order[1], self.seasonal[1])
-        result[todo] = found.diagonal(dim1=-2, dim2=-1).sqrt()
+        result[todo] = found.diagonal(dim1=-2, dim2=-1).sqrt().to(result)
         return result.T.reshape(self.coefficients.shape)
 
     def _checked(self, series: Tensor, regressors: Tensor | None) -> tuple[Tensor, Tensor]:

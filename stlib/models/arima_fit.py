@@ -40,7 +40,10 @@ STARTS = (
     (0.0, 0.8, 0.0, 0.4),
     (0.4, 0.3, 0.0, 0.4),
 )
-ROUGH, HOPE, CYCLES = (3, 4), 2.0, 2
+ROUGH = (3, 4)  # steps from each further start, after which those without hope are given up
+HOPE = 2.0  # times what the last step promised is the most that a start is believed to gain
+CYCLES = 2  # further starts at the strongest cycles of the noise
+DOUBT = 0.07, 2.0  # least eigenvalue of a unit curvature, and most distance from 0, of an optimum beyond doubt
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -134,7 +137,7 @@ class Gappy:
         return Optimum(deviance, steps, total / steps, beta, moments[:, 1:, 1:])
 
     def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (number, size), width = x.shape, 1e-4
+        (number, size), width = x.shape, torch.finfo(x.dtype).eps ** (1 / 4)
         shifts = width * torch.cat([torch.eye(size, dtype=x.dtype, device=x.device) * sign for sign in (1, -1)])
         points = torch.cat([x[None], x + shifts[:, None]]).flatten(0, 1)
         rows, logs, logdet, observed = self._filtered(natural(points, self.orders), which.repeat(2 * size + 1))
@@ -169,9 +172,9 @@ def newton(objective: Objective) -> Objective:
     return curved
 
 
-def hessian_of(objective: Objective, x: Tensor, which: Tensor, *, width: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
+def hessian_of(objective: Objective, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Value, gradient and Hessian ``(n, k, k)`` of an objective, the last by central differences of its gradient."""
-    number, size = x.shape
+    (number, size), width = x.shape, torch.finfo(x.dtype).eps ** (1 / 3)
     shifts = width * torch.cat([torch.eye(size, dtype=x.dtype, device=x.device) * sign for sign in (1, -1)])
     points = torch.cat([x[None], x + shifts[:, None]]).flatten(0, 1)
     value, slope, _ = objective(points, which.repeat(2 * size + 1))
@@ -218,7 +221,7 @@ def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
     curvature = objective(best.x, torch.arange(len(x), device=x.device))[2]
     unit = curvature.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
     flattest = torch.linalg.eigvalsh(curvature * unit[:, :, None] * unit[:, None])[:, 0]
-    doubtful = (flattest < 0.07) | (best.x.abs().amax(1) > 2) | ~best.done | best.value.isinf()
+    doubtful = (flattest < DOUBT[0]) | (best.x.abs().amax(1) > DOUBT[1]) | ~best.done | best.value.isinf()
     again = doubtful.nonzero()[:, 0]
     if len(again) == 0:
         return best
@@ -443,7 +446,7 @@ class _Problem:
         if len(self.gaps):
             hessian[self.gaps] = hessian_of(self.gappy, x[self.gaps], everyone[: len(self.gaps)])[2]
         own = torch.linalg.inv_ex(hessian / 2).inverse
-        width = 1e-5
+        width = torch.finfo(x.dtype).eps ** (1 / 3)
         moved = [
             (self.at(natural(x + shift, self.orders)).beta - self.at(natural(x - shift, self.orders)).beta)
             / (2 * width)
