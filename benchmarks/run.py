@@ -21,11 +21,11 @@ import torch
 from threadpoolctl import threadpool_info
 
 HERE = Path(__file__).parent
-COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var", "garch")
+COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var", "garch", "arima")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 VERSIONS = (
     *("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "statsmodels", "pytorch-forecasting"),
-    *("lightning", "hampel", "xarray-regrid", "arch"),
+    *("lightning", "hampel", "xarray-regrid", "arch", "statsforecast"),
 )
 COLUMNS = {
     "work": "which of the comparison's tasks",
@@ -36,7 +36,7 @@ COLUMNS = {
     "mse": "mean squared error of all test windows, z units",
     "mae": "mean absolute error of all test windows, z units",
     "fit_cpu_seconds": "median CPU seconds of the fit, one thread",
-    "source": 'the publication; or "measured", "not installed", "data set not available"',
+    "source": 'the publication; or "measured", "timed once", "computed", "not installed", "data set not available"',
     "note": "what to know when comparing a published row",
     "package": "distribution that did the work",
     "version": "its version",
@@ -54,7 +54,7 @@ COLUMNS = {
     "difference_share": "largest difference from the first row's answer, as a share of the field's standard deviation",
     "largest_difference": "largest absolute difference from the first row's answer",
     "missing_in_one": "values that are missing in one of the two answers only",
-    "series": "number of series that were fitted",
+    "series": "number of series that were fitted; in arima times are for one of them",
     "gain_least": "least of our log-likelihood less theirs, over the series",
     "gain_median": "median of the same",
     "gain_most": "largest of the same",
@@ -63,6 +63,11 @@ COLUMNS = {
     "test_windows": "number of test windows",
     "validation_mse": "mean squared error of all validation windows, z units",
     "penalty": "ridge penalty, in units of NLinear.fit",
+    "within_share": "share of the series whose log likelihood is less than 0.01 below the best of the others",
+    "far_share": "share of the series whose log likelihood is more than 0.5 below the best of the others",
+    "largest_shortfall": "largest amount that a log likelihood is below the best of the others; negative if nowhere",
+    "smape": "mean symmetric absolute percentage error of the 13 weeks, per cent",
+    "mase": "mean absolute error of the 13 weeks, in units of the mean absolute step of the training part",
     "mse_difference": "mse less that of the closed form at the same past and horizon",
 }
 
