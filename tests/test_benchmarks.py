@@ -263,7 +263,7 @@ def test_a_missing_data_set_is_a_row(monkeypatch):
 
 def test_the_runner_refuses_unknown_names_and_more_threads(monkeypatch):
     with pytest.raises(
-        SystemExit, match="no comparison nosuch; there are windows, nlinear_ett, preprocessing, var, garch"
+        SystemExit, match="no comparison nosuch; there are windows, nlinear_ett, preprocessing, var, garch, arima"
     ):
         run.main(["nosuch"])
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
