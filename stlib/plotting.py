@@ -31,6 +31,8 @@ LOOKS = {
     "5 x 5 neighbours": ("#6b4c1e", "-", "d"),
     "NLinear": ("#0072B2", "-", "o"),
     "DLinear": ("#56B4E9", "-", "P"),
+    "ARIMA": ("#8B1A1A", "-", "*"),
+    "ARIMA, dates": ("#8B1A1A", "--", "p"),
 }
 _AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better
