@@ -21,11 +21,11 @@ import torch
 from threadpoolctl import threadpool_info
 
 HERE = Path(__file__).parent
-COMPARISONS = ("windows", "nlinear_ett", "preprocessing")
+COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "arima")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 VERSIONS = (
     *("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "statsmodels", "pytorch-forecasting"),
-    *("lightning", "hampel", "xarray-regrid"),
+    *("lightning", "hampel", "xarray-regrid", "statsforecast"),
 )
 COLUMNS = {
     "work": "which of the comparison's tasks",
@@ -36,7 +36,7 @@ COLUMNS = {
     "mse": "mean squared error of all test windows, z units",
     "mae": "mean absolute error of all test windows, z units",
     "fit_cpu_seconds": "median CPU seconds of the fit, one thread",
-    "source": 'the publication; or "measured", "not installed", "data set not available"',
+    "source": 'the publication; or "measured", "timed once", "computed", "not installed", "data set not available"',
     "note": "what to know when comparing a published row",
     "package": "distribution that did the work",
     "version": "its version",
@@ -56,6 +56,12 @@ COLUMNS = {
     "test_windows": "number of test windows",
     "validation_mse": "mean squared error of all validation windows, z units",
     "penalty": "ridge penalty, in units of NLinear.fit",
+    "series": "number of series; times are for one of them",
+    "within_share": "share of the series whose log likelihood is less than 0.01 below the best of the others",
+    "far_share": "share of the series whose log likelihood is more than 0.5 below the best of the others",
+    "largest_shortfall": "largest amount that a log likelihood is below the best of the others; negative if nowhere",
+    "smape": "mean symmetric absolute percentage error of the 13 weeks, per cent",
+    "mase": "mean absolute error of the 13 weeks, in units of the mean absolute step of the training part",
     "mse_difference": "mse less that of the closed form at the same past and horizon",
 }
 

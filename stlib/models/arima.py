@@ -12,6 +12,7 @@ from stlib.models.arima_kalman import kalman
 from stlib.models.arima_likelihood import Orders, ahead, difference, difference_weights, polynomials
 
 STATUS = ("ok", "constant", "too short", "all missing", "not converged")
+EFFORTS = ("rough", "one start", "best")
 TRENDS = ("none", "mean", "drift")
 
 
@@ -27,10 +28,11 @@ class ARIMA(nn.Module):
     `fit` finds the maximum of the exact Gaussian likelihood, missing values included, over the stationary and
     invertible models. It keeps in buffers, for each series: ``coefficients`` (in the order of ``names``), ``variance``
     of the noise, ``loglik``, ``steps`` (the values that count: observed less those that differencing takes) and
-    ``status``, an index into ``STATUS``. Too short means that not even `aicc` exists. A series that is constant, or that trend and regressors leave nothing of, is
-    forecast as such; one that is too short or all missing is forecast as missing; one that is not converged has the
-    best estimates found. Without ``thorough`` the search for a better optimum from other starts is left out: several
-    times faster, and now and then at a lesser optimum.
+    ``status``, an index into ``STATUS``. A series that is constant, or that trend and regressors leave nothing of, is
+    forecast as such; one that is too short (for `aicc` to exist) or all missing is forecast as missing; one that is not
+    converged has the best estimates found. The ``effort`` of `fit` is "best", which starts again from other places
+    where an optimum is doubtful; "one start", several times faster and now and then at a lesser optimum; or "rough",
+    for comparing models.
 
     Shapes: ``fit(series (T, C, *S), regressors (T, K))``; ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, for a past of
     any length above d + m D, with regressors ``(T + horizon, K)`` or ``(B, T + horizon, K)`` if fitted with any. The
@@ -102,7 +104,9 @@ class ARIMA(nn.Module):
         return torch.where(room > 0, -2 * self.loglik + 2 * k * self.steps / room, torch.inf)
 
     @torch.no_grad()
-    def fit(self, series: Tensor, regressors: Tensor | None = None, *, thorough: bool = True) -> "ARIMA":
+    def fit(self, series: Tensor, regressors: Tensor | None = None, *, effort: str = "best") -> "ARIMA":
+        if effort not in EFFORTS:
+            raise ValueError(f"effort must be one of {', '.join(EFFORTS)}, got {effort!r}")
         y, z = self._checked(series, regressors)
         given = 0 if regressors is None else regressors.shape[1]
         observed = ~y.isnan()
@@ -119,7 +123,7 @@ class ARIMA(nn.Module):
 
         todo = (status == 0).nonzero()[:, 0]
         model = self.orders, self.order[1], self.seasonal[1]
-        found = estimate(y[:, todo] - level[todo], z, *model, thorough=thorough)
+        found = estimate(y[:, todo] - level[todo], z, *model, effort=effort)
         status[todo[~found.converged]] = STATUS.index("not converged")
         status[todo[found.perfect]] = STATUS.index("constant")
         coefficients, variance, loglik = (y.new_full((y.shape[1], *x.shape[1:]), torch.nan) for x in found[:3])
@@ -153,11 +157,15 @@ class ARIMA(nn.Module):
         mean, variance = y.new_full((2, self.horizon, y.shape[1]), torch.nan).unbind(0)
         block = block_size(length, y.device)
         possible = ~self.variance.flatten().isnan().repeat(batch)
-        gaps = y.isnan().any(0)
+        missing = y.isnan()
+        begin = (~missing).int().argmax(0)
+        # What is shorter than the orders of its model needs the filter too, unless it is the whole past.
+        reach = len(self.weights) + max(self.orders.ar, self.orders.ma, 1)
+        gaps = (missing.sum(0) != begin) | ((begin > 0) & (length - begin < reach))
         own = coefficients[:, : sum(self.orders.sizes)]
         for which in (possible & ~gaps).nonzero()[:, 0].split(block):
             model = self.orders, self.order[1], self.seasonal[1], self.horizon
-            mean[:, which], variance[:, which] = ahead(y[:, which], own[which], *model)
+            mean[:, which], variance[:, which] = ahead(y[:, which], own[which], *model, begin=begin[which])
         for which in (possible & gaps).nonzero()[:, 0].split(block):
             ar, ma = polynomials(own[which], self.orders)
             found = kalman(y[:, which], y.new_zeros(length, 0), ar, ma, self.weights, horizon=self.horizon)
@@ -192,14 +200,14 @@ class ARIMA(nn.Module):
         They are the root of the diagonal of the inverse Hessian of the exact log likelihood; NaN where that is not
         positive, as where an estimate lies at the edge of the stationary or invertible models.
         """
-        y, z = self._checked(series, regressors)
         self._check_like(series)
+        y, z = (x.double() for x in self._checked(series, regressors))  # differences of gradients need the precision
         usable = (self.status == STATUS.index("ok")) | (self.status == STATUS.index("not converged"))
         result = torch.full_like(self._rows(self.coefficients), torch.nan)
         todo = usable.flatten().nonzero()[:, 0]
-        own = self._rows(self.coefficients)[todo][:, : sum(self.orders.sizes)]
+        own = self._rows(self.coefficients)[todo][:, : sum(self.orders.sizes)].double()
         found = covariance(y[:, todo], z, own, self.orders, self.order[1], self.seasonal[1])
-        result[todo] = found.diagonal(dim1=-2, dim2=-1).sqrt()
+        result[todo] = found.diagonal(dim1=-2, dim2=-1).sqrt().to(result)
         return result.T.reshape(self.coefficients.shape)
 
     def _checked(self, series: Tensor, regressors: Tensor | None) -> tuple[Tensor, Tensor]:

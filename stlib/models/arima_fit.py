@@ -40,7 +40,10 @@ STARTS = (
     (0.0, 0.8, 0.0, 0.4),
     (0.4, 0.3, 0.0, 0.4),
 )
-ROUGH, HOPE, CYCLES = (3, 4), 2.0, 2
+ROUGH = (3, 4)  # steps from each further start, after which those without hope are given up
+HOPE = 2.0  # times what the last step promised is the most that a start is believed to gain
+CYCLES = 2  # further starts at the strongest cycles of the noise
+DOUBT = 0.07, 2.0  # least eigenvalue of a unit curvature, and most distance from 0, of an optimum beyond doubt
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -134,7 +137,7 @@ class Gappy:
         return Optimum(deviance, steps, total / steps, beta, moments[:, 1:, 1:])
 
     def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (number, size), width = x.shape, 1e-4
+        (number, size), width = x.shape, torch.finfo(x.dtype).eps ** (1 / 4)
         shifts = width * torch.cat([torch.eye(size, dtype=x.dtype, device=x.device) * sign for sign in (1, -1)])
         points = torch.cat([x[None], x + shifts[:, None]]).flatten(0, 1)
         rows, logs, logdet, observed = self._filtered(natural(points, self.orders), which.repeat(2 * size + 1))
@@ -169,9 +172,9 @@ def newton(objective: Objective) -> Objective:
     return curved
 
 
-def hessian_of(objective: Objective, x: Tensor, which: Tensor, *, width: float = 1e-5) -> tuple[Tensor, Tensor, Tensor]:
+def hessian_of(objective: Objective, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Value, gradient and Hessian ``(n, k, k)`` of an objective, the last by central differences of its gradient."""
-    number, size = x.shape
+    (number, size), width = x.shape, torch.finfo(x.dtype).eps ** (1 / 3)
     shifts = width * torch.cat([torch.eye(size, dtype=x.dtype, device=x.device) * sign for sign in (1, -1)])
     points = torch.cat([x[None], x + shifts[:, None]]).flatten(0, 1)
     value, slope, _ = objective(points, which.repeat(2 * size + 1))
@@ -218,7 +221,7 @@ def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
     curvature = objective(best.x, torch.arange(len(x), device=x.device))[2]
     unit = curvature.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
     flattest = torch.linalg.eigvalsh(curvature * unit[:, :, None] * unit[:, None])[:, 0]
-    doubtful = (flattest < 0.07) | (best.x.abs().amax(1) > 2) | ~best.done | best.value.isinf()
+    doubtful = (flattest < DOUBT[0]) | (best.x.abs().amax(1) > DOUBT[1]) | ~best.done | best.value.isinf()
     again = doubtful.nonzero()[:, 0]
     if len(again) == 0:
         return best
@@ -315,10 +318,10 @@ class Estimates(NamedTuple):
 
 
 def estimate(
-    y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int, *, thorough: bool = True
+    y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int, *, effort: str = "best"
 ) -> Estimates:
     """Maximum-likelihood estimates of series ``(T, N)`` with regressors ``(T, K)`` that are independent of each other
-    after differencing. With ``thorough`` a doubtful optimum is searched from several starts.
+    after differencing. The effort is "rough", for comparing models, "one start", or "best", several where in doubt.
     """
     number, k = y.shape[1], sum(orders.sizes) + regressors.shape[1]
     found = Estimates(
@@ -326,7 +329,7 @@ def estimate(
     )
     for which, begin in _blocks(y):
         part = _Problem(y[begin:, which], regressors[begin:], orders, d, seasonal)
-        for whole, values in zip(found, part.solve(thorough), strict=True):
+        for whole, values in zip(found, part.solve(effort), strict=True):
             whole[which] = values
     return found
 
@@ -355,10 +358,10 @@ def _blocks(y: Tensor) -> list[tuple[Tensor, int]]:
 
 
 def block_size(length: int, device: torch.device) -> int:
-    """How many series of a length to work on at once: few enough for a CPU's cache, many enough for its loop."""
+    """How many series of a length to work on at once: few enough for its memory, many enough for the loop over time."""
     if device.type != "cpu":
         return max(1, 2**25 // length)
-    return max(1, min(max(2**18 // length, 512), 2**21 // length))
+    return max(1, 2**20 // length)
 
 
 class _Problem:
@@ -397,15 +400,17 @@ class _Problem:
                 whole[self.gaps] = part
         return found
 
-    def solve(self, thorough: bool) -> Estimates:
+    def solve(self, effort: str) -> Estimates:
         complete, number, k = self.complete, len(self.scale), sum(self.orders.sizes)
         x, done = complete.w.new_zeros(number, k), torch.ones(number, dtype=torch.bool, device=self.scale.device)
         plain = exact(complete.w, complete.regressors, x, self.orders, begin=complete.begin)
         perfect = plain.sum / len(complete.w) <= self.rounding.square()
         if k:
             x = unnatural(hannan_rissanen(plain.noise, self.orders), self.orders)
-            if thorough:
+            if effort == "best":
                 x, _, done, _ = best_of_starts(complete, x)
+            elif effort == "one start":
+                x, _, done, _ = minimise(complete, x, tolerance=TOLERANCE)
             else:
                 x, _, done, _ = minimise(complete, x, tolerance=100 * TOLERANCE, rounds=(12, 0))
             x = self._to_the_edge(x)
@@ -441,7 +446,7 @@ class _Problem:
         if len(self.gaps):
             hessian[self.gaps] = hessian_of(self.gappy, x[self.gaps], everyone[: len(self.gaps)])[2]
         own = torch.linalg.inv_ex(hessian / 2).inverse
-        width = 1e-5
+        width = torch.finfo(x.dtype).eps ** (1 / 3)
         moved = [
             (self.at(natural(x + shift, self.orders)).beta - self.at(natural(x - shift, self.orders)).beta)
             / (2 * width)

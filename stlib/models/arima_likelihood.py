@@ -383,14 +383,16 @@ def exact(
 
 
 def ahead(
-    y: Tensor, coefficients: Tensor, orders: Orders, d: int, seasonal: int, horizon: int
+    y: Tensor, coefficients: Tensor, orders: Orders, d: int, seasonal: int, horizon: int, *, begin: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Forecasts of complete series ``(T, N)``: their mean and their variance in units of the noise's, ``(horizon, N)``.
 
-    Exact for any length: what the past before the series may have been is part of the variance.
+    A series may begin late, at step ``begin``, if it is longer than the orders of its model. Exact for any length:
+    what the past before the series may have been is part of the variance.
     """
-    w = difference(y, d, seasonal, orders.season)
-    found = exact(w, w.new_zeros(len(w), 0), coefficients, orders, beta=w.new_zeros(w.shape[1], 0))
+    w, y = difference(y, d, seasonal, orders.season).nan_to_num(), y.nan_to_num()
+    none = w.new_zeros(len(w), 0), coefficients, orders
+    found = exact(w, *none, begin=begin, beta=w.new_zeros(w.shape[1], 0))
     phi, theta = (c.T.contiguous() for c in polynomials(coefficients, orders))
     weights = difference_weights(d, seasonal, orders.season)
     r, length = found.start.shape[1], len(w)

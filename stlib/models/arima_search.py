@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from stlib.models.arima import ARIMA
+from stlib.models.arima import ARIMA, STATUS
 from stlib.models.arima_likelihood import difference
 
 CRITICAL = 0.463  # of the KPSS statistic about a level, at 5 %
@@ -113,7 +113,7 @@ class OwnOrders(nn.Module):
 
 @torch.no_grad()
 def search(
-    series: Tensor, *, horizon: int, season: int = 1, p: int = 3, q: int = 3, P: int = 1, Q: int = 1, together: int = 4
+    series: Tensor, *, horizon: int, season: int = 1, p: int = 2, q: int = 2, P: int = 1, Q: int = 1, together: int = 4
 ) -> OwnOrders:
     r"""The model of each series with the least AICc, among all orders up to (p, q)(P, Q).
 
@@ -155,8 +155,9 @@ def search(
             if ar + ma + seasonal_ar + seasonal_ma > together:
                 continue
             kind = (ar, d, ma), (seasonal_ar, s, seasonal_ma), trend
-            model = _model(kind, season, horizon).fit(y[:, None, group], thorough=False)
-            aicc = torch.where(model.status[0] == 0, model.aicc[0], torch.inf)
+            model = _model(kind, season, horizon).fit(y[:, None, group], effort="rough")
+            fitted = (model.status[0] == STATUS.index("ok")) | (model.status[0] == STATUS.index("not converged"))
+            aicc = torch.where(fitted, model.aicc[0], torch.inf).nan_to_num(torch.inf)
             for i in (aicc < best[group]).nonzero()[:, 0].tolist():
                 choice[int(group[i])] = kind
             best[group] = torch.minimum(best[group], aicc)

@@ -176,6 +176,17 @@ def test_optimum_on_simulated_and_real_series_is_that_of_statsmodels_or_better()
             assert their.llf - (len(y) - 1) * float(y.std().log()) <= float(model.loglik[0, place]) + 0.01
 
 
+def test_less_effort_finds_no_better_optimum_and_where_it_is_clear_the_same():
+    shocks = noise(302, 30, seed=7)
+    series = (shocks[2:] + 0.5 * shocks[1:-1] + 0.3 * shocks[:-2]).cumsum(0)[:, None]
+    rough, one, best = (
+        ARIMA(order=(0, 1, 2), horizon=1).fit(series, effort=effort).loglik for effort in ("rough", "one start", "best")
+    )
+    assert ((best - one) > -1e-3).all()
+    assert ((best - one).abs() < 1e-3).double().mean() > 0.9
+    assert ((best - rough).abs() < 0.05).double().mean() > 0.9
+
+
 def test_coefficients_of_a_simulated_process_are_found():
     shocks = noise(5300, 4)
     x = torch.zeros_like(shocks)
@@ -231,28 +242,31 @@ def test_a_straight_line_goes_on():
     torch.testing.assert_close(model(line[None])[0, :, 0], 3 + 0.1 * torch.arange(50.0, 53).double())
 
 
-def test_late_starts_and_gaps_agree_with_shorter_series():
+def test_a_late_start_is_a_shorter_series():
     series = walks(steps=120, series=2)
     late = series.clone()
-    late[:40] = torch.nan
+    late[:40, 0, 1] = torch.nan
     for kind in (dict(order=(1, 1, 1)), dict(order=(2, 0, 0), trend="mean")):
         short = ARIMA(**kind, horizon=3).fit(series[40:])
         model = ARIMA(**kind, horizon=3).fit(late)
-        torch.testing.assert_close(model.coefficients, short.coefficients, rtol=1e-3, atol=1e-3)
-        torch.testing.assert_close(model.loglik, short.loglik, rtol=0, atol=1e-3)
+        torch.testing.assert_close(model.coefficients[..., 1], short.coefficients[..., 1], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(model.loglik[..., 1], short.loglik[..., 1], rtol=0, atol=1e-3)
         model.load_state_dict(short.state_dict())
-        torch.testing.assert_close(model(late[None]), short(series[None, 40:]))
+        torch.testing.assert_close(model(late[None])[..., 1], short(series[None, 40:])[..., 1])
 
 
-@pytest.mark.parametrize("length", [2, 3, 5, 8])
+@pytest.mark.parametrize("length", [2, 3, 5, 8, 12])
 def test_a_short_past_is_forecast_as_by_the_kalman_filter(length):
     series = walks(steps=90, series=2)
     model = ARIMA(order=(2, 1, 1), seasonal=(1, 0, 1), season=4, horizon=8).fit(series)
     past = series[None, -length:]
-    padded = torch.cat([torch.full_like(past[:, :2], torch.nan), past], 1)  # goes through the filter
-    found, expected = model.distribution(past), model.distribution(padded)
-    torch.testing.assert_close(found.mean, expected.mean, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found.stddev, expected.stddev, rtol=1e-8, atol=1e-8)
+    later = torch.cat([past, torch.full_like(past[:, :1], torch.nan)], 1)  # goes through the filter
+    found, expected = model.distribution(past), model.distribution(later)
+    torch.testing.assert_close(found.mean[:, 1:], expected.mean[:, :-1], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.stddev[:, 1:], expected.stddev[:, :-1], rtol=1e-8, atol=1e-8)
+    padded = torch.cat([torch.full_like(past[:, :2], torch.nan), past], 1)
+    torch.testing.assert_close(model.distribution(padded).mean, found.mean, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(model.distribution(padded).stddev, found.stddev, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("space", [(), (2,), (2, 3)])
@@ -285,12 +299,16 @@ def test_aicc_is_its_formula():
 
 
 def test_single_precision_on_request():
-    series = walks(steps=200)
-    double = ARIMA(order=(1, 1, 1), horizon=3).fit(series)
-    single = ARIMA(order=(1, 1, 1), horizon=3, dtype=torch.float32).fit(series)
+    shocks = noise(301, 3)
+    series = (shocks[1:] + 0.6 * shocks[:-1]).cumsum(0)[:, None]
+    double = ARIMA(order=(0, 1, 1), horizon=3).fit(series)
+    single = ARIMA(order=(0, 1, 1), horizon=3, dtype=torch.float32).fit(series)
     assert single.coefficients.dtype == torch.float32
     torch.testing.assert_close(single.loglik.double(), double.loglik, rtol=0, atol=0.05)
     assert double(series[None].float()).dtype == torch.float32
+    torch.testing.assert_close(
+        single.standard_errors(series).double(), double.standard_errors(series), rtol=0.05, atol=0.01
+    )
 
 
 def test_weights_go_into_a_fresh_model():
@@ -349,6 +367,8 @@ def test_unusable_input_is_refused():
     for call in (lambda: model(series[None]), lambda: model.aicc, lambda: model.residuals(series)):
         with pytest.raises(ValueError, match="not fitted yet"):
             call()
+    with pytest.raises(ValueError, match="effort must be one of rough, one start, best, got 'high'"):
+        model.fit(series, effort="high")
     with pytest.raises(ValueError, match="1 infinite values"):
         model.fit(torch.where(series == series[3, 0, 0], torch.inf, series))
     with pytest.raises(ValueError, match="regressors must be \\(T, K\\) with T=90"):
