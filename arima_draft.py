@@ -80,10 +80,15 @@ sun_validation = {
     name: score(backtest(model, sun.validation)) for name, model in simple.items()
 }
 some = [1, 2, 3, 5, 8, 11]
+now, cycle, usual = sun_validation.values()
+claim("the cycle beats the mean at every lead", (cycle < 0.8 * usual).all())
+claim(
+    "one year ahead it only equals persistence", abs(cycle[0] / now[0] - 1) < 0.05
+)
 score_table({n: s.sel(lead=some) for n, s in sun_validation.items()}, unit="years")
 
 # %% [markdown]
-# The columns show the RMSE in spots. "Eleven years ago" is about equally good at all leads, and better than the mean. Yet one year ahead it is no better than persistence, which knows nothing of cycles but knows where the sun is *now*. There should be a way to use both, the last year and the last cycle. This chapter has one idea:
+# The columns show the RMSE in spots. "Eleven years ago" is about equally good at all leads, and much better than the mean. Yet one year ahead it only equals persistence, which knows nothing of cycles but knows where the sun is *now*. There should be a way to use both, the last year and the last cycle. This chapter has one idea:
 #
 # > **Subtract what the past explains until only noise is left. The forecast and its uncertainty follow.**
 #
@@ -269,7 +274,7 @@ last = batch.past[:, -1, 0]
 figure, axis = plt.subplots(figsize=(6.4, 2.6))
 axis.plot(weekly.test.origins[:104], truth[:104], color="black", label="truth")
 axis.plot(weekly.test.origins[:104], last[:104], "--", color="0.55", label="model")
-axis.set(ylabel="CO$_2$ (ppm)")
+axis.set(ylabel="CO$_2$ (ppm)", xticks=weekly.test.origins[13:104:26])
 _ = axis.legend()
 
 # %%
@@ -395,7 +400,20 @@ claim(
 )
 
 # %% [markdown]
-# The training error falls to the end. AICc turns at nine lags, and so does the validation part, more or less: after nine it has nothing to gain. Note also how little one pays for a few lags too many, and how much for too few. We take nine, and now the test part, once.
+# The training error falls to the end. AICc turns at nine lags, and so does the validation part, more or less: after nine it has nothing to gain. Note also how little one pays for a few lags too many, and how much for too few.
+#
+# `search` does this for every series of a field: it tests whether differences are needed, then takes the order with the least AICc from a grid of autoregressive *and* moving-average orders ([Hyndman and Khandakar, 2008](https://doi.org/10.18637/jss.v027.i03)). AICc compares models with the same differences only. Will it prefer a mixed model?
+
+# %%
+from stlib.models.arima_search import search
+
+searched = search(root[:, None], horizon=11, p=9, q=1, together=9)
+order, _, trend = searched.orders()[0]
+print("order", order, "trend:", trend)
+claim("nine lags, no difference, no moving average", order == (9, 0, 0))
+
+# %% [markdown]
+# It does not. We take nine, and now the test part, once.
 
 # %% [markdown]
 # ## On real data
@@ -430,11 +448,11 @@ claim(
 )
 
 # %% [markdown]
-# So the sun knows two years of its own future beyond its cycle. After that, nine coefficients and the plain rule are equal, and Yule's two are worse than the rule. The errors are larger than on the validation part: the cycles after 1947 were the strongest on record.
+# So the sun knows two years of its own future beyond its cycle. After that, nine coefficients and the plain rule are equal, and Yule's two are worse than the rule. The errors are larger than on the validation part, for the cycle too: the test part holds the strongest cycles of the record.
 #
-# What does the model say of its own uncertainty? The interval is exact for the roots; squared, its ends are the ends for the spots. From one origin, with bands that should hold eight and nineteen of twenty truths:
+# What does the model say of its own uncertainty? The interval is exact for the roots; squared, its ends are the ends for the spots. We draw it from one origin. The inner band should hold 80 of a hundred truths, the outer one 95.
 
-# %% mystnb={"image": {"alt": "Sunspots to 1986 and a forecast of eleven years from a minimum. The forecast rises to a peak and falls again; two shaded bands widen quickly. The true peak is higher than the forecast, inside the outer band."}}
+# %%
 from torch.distributions import Normal
 
 
@@ -445,8 +463,9 @@ def interval(distribution, level):
 
 
 batch = sun.test[:]
-model = candidates[9]
-roots = model.distribution(batch.past.sqrt())
+roots = candidates[9].distribution(batch.past.sqrt())
+
+# %% mystnb={"image": {"alt": "Sunspots to 1986 and a forecast of eleven years from a minimum. The forecast rises to a peak and falls again; two shaded bands widen quickly. The true peak is higher than the forecast, inside the outer band."}}
 origin = 40
 years = sun.test.origins.year[origin] + np.arange(-21, 12)
 figure, axis = plt.subplots(figsize=(6.4, 2.8))
@@ -476,9 +495,11 @@ held = coverage_by_lead(roots, batch.future.sqrt())
 for level, share in held.items():
     shown = [f"{share[h - 1]:.2f}" for h in (1, 2, 3, 5, 11)]
     print(f"{level:.0%} interval holds, at 1, 2, 3, 5, 11 years:", *shown)
+claim("80 % holds 75 to 90", 0.75 < held[0.8].min() and held[0.8].max() < 0.9)
+claim("95 % holds 88 to 96", 0.88 < held[0.95].min() and held[0.95].max() < 0.96)
 
 # %% [markdown]
-# Fifty-two windows that overlap make a coarse measure, and the promise is nearly kept. We look again where there is more data.
+# Fifty-two windows that overlap make a coarse measure, and the promise is nearly kept. (In the figure the true peak comes earlier and higher than the forecast, as the bands allow.) We look again where there is more data.
 
 # %% [markdown]
 # ### Chicago: twenty stations, and a calendar
@@ -494,7 +515,7 @@ train = weeks.train.series
 
 def weekly_arima(order, z=None):
     model = ARIMA(order=order, seasonal=(0, 1, 1), season=7, horizon=14)
-    return model.fit(train, z, thorough=False)
+    return model.fit(train, z, effort="one start")
 
 
 orders = [(1, 0, 0), (1, 0, 1), (2, 0, 1), (1, 0, 2), (7, 0, 1)]
@@ -570,6 +591,23 @@ for name, columns in calendars.items():
     dated[name] = weekly_arima(week_order, z), z, z_test
     found[f"ARIMA, {name}"] = judged(dated[name][0], weeks.validation, z_validation)
 validation_mae = {name: score(r, metric="mae") for name, r in found.items()}
+
+# %%
+mean_mae = {name: float(mae.mean()) for name, mae in validation_mae.items()}
+bare, median = validation_mae["ARIMA, no dates"], validation_mae["seasonal median"]
+claim(
+    "without dates it beats the median on the first day only",
+    bare[0] < 0.98 * median[0] and (bare > 1.02 * median)[1:].all(),
+)
+claim(
+    "each larger calendar is better",
+    list(mean_mae.values())[3:]
+    == sorted(list(mean_mae.values())[3:], reverse=True),
+)
+claim(
+    "of the earlier ones NLinear is the best",
+    min(list(mean_mae)[:3], key=mean_mae.get) == "NLinear",
+)
 score_table(
     {n: s.sel(lead=[1, 2, 7, 14]) for n, s in validation_mae.items()}, unit="days"
 )
@@ -598,7 +636,7 @@ for name in ("ARIMA", "ARIMA, dates"):
         gain = block_bootstrap(*pair, lead=lead, loss="absolute").loc["skill"]
         rows[name, lead] = gain.map(three_digits).to_dict()
 for row, p_value in zip(rows.values(), holm(p_values), strict=True):
-    row["p"] = "< 0.01" if p_value < 0.01 else f"{p_value:.2f}"
+    row["p"] = "< 0.02" if p_value < 0.02 else f"{p_value:.2f}"
 ratio = {name: chicago_mae[name] / chicago_mae["NLinear"] for name in chicago_mae}
 claim(
     "without dates ARIMA loses to NLinear at every lead",
@@ -692,6 +730,10 @@ for name, distribution in promised.items():
 pd.DataFrame(held, index=pd.Index([1, 2, 7, 14], name="lead (days)")).T
 
 # %%
+on_validation = coverage_by_lead(
+    dated_model.distribution(weeks.validation[:].past, z_validation),
+    weeks.validation[:].future,
+)[0.8]
 shares = {
     name: coverage_by_lead(distribution, came.future)
     for name, distribution in promised.items()
@@ -703,6 +745,10 @@ claim(
     "with dates both are too narrow",
     shares["ARIMA, dates"][0.8].max() < 0.78
     and shares["ARIMA, dates"][0.95].max() < 0.91,
+)
+claim(
+    "on the validation part, with dates, it holds 78 to 83",
+    0.78 < on_validation.min() and on_validation.max() < 0.83,
 )
 
 # %% [markdown]
@@ -767,7 +813,7 @@ season, season_validation, season_test = known_ahead(waves(nasa, 2), nasa, **cut
 def cellwise(order):
     trend = "none" if order[1] else "mean"
     model = ARIMA(order=order, trend=trend, horizon=6)
-    return model.fit(months.train.series, season, thorough=False)
+    return model.fit(months.train.series, season, effort="one start")
 
 
 cells = {o: cellwise(o) for o in ((1, 0, 0), (2, 0, 0), (1, 0, 1), (0, 1, 1))}
@@ -810,20 +856,23 @@ own, one, damped, climate = (
 )
 claim("own φ: better than climatology at every lead", (own < 0.99 * climate).all())
 claim("one φ: a twentieth better than own φ at one month", one[0] < 0.95 * own[0])
+claim("but from three months on a little worse", (one > own)[2:].all())
 claim(
-    "one φ and damped anomaly: within 8 % at every lead",
-    (abs(one / damped - 1) < 0.08).all(),
+    "from two to five months damped anomaly is the best of all",
+    (damped < 0.99 * np.minimum(own, one))[1:5].all(),
 )
 wins = score(nasa_results["ARIMA, own φ"], by=["lead", "lat", "lon"]) < score(
     nasa_results["damped anomaly"], by=["lead", "lat", "lon"]
 )
 claim(
     "own φ beats damped anomaly in a minority of cells, at every lead",
-    (wins.mean(("lat", "lon")) < 0.49).all(),
+    (wins.mean(("lat", "lon")) < 0.5).all(),
 )
 
 # %% [markdown]
-# The suspicion holds. 576 coefficients of one's own are too many for three years; one for all is better next month, and then the model *is* a damped anomaly, under another name. Note the two means of $\phi$: an autoregression of a short record comes out too low in each cell ([Kendall, 1954](https://doi.org/10.1093/biomet/41.3-4.403)), and a mean of 576 such estimates is still too low. The regression over all cells also listens to the cells that vary most.
+# Half right. For the next month one coefficient for all is clearly better than 576 of their own. Further ahead it is a little worse, since it forgets too fast where memory is long. And from two months on the plain damped anomaly beats both: it too shares one number among all cells, but has another for each lead. With three years of data that is the result: **a model with 576 times as many coefficients has nothing to add.**
+#
+# Note the two values of $\phi$. An autoregression of a short record comes out too low in each cell ([Kendall, 1954](https://doi.org/10.1093/biomet/41.3-4.403)), and a mean of 576 such estimates is still too low. The regression over all cells also listens more to cells that vary more.
 #
 # Where does it have skill? The map against climatology, one month ahead.
 
@@ -883,8 +932,19 @@ axis.barh(list(calendars["and days around"]), effect, color="0.5")
 axis.invert_yaxis()
 axis.tick_params(axis="y", labelsize=8)
 _ = axis.set(xlabel="effect on riders, in mean days of the station")
+claim(
+    "Thanksgiving costs the most",
+    int(effect.argmin()) == list(each).index("Thanksgiving Day"),
+)
+claim(
+    "only 3 July brings riders",
+    [n for n, e in zip(calendars["and days around"], effect) if e > 0]
+    == ["03 July"],
+)
 
 # %% [markdown]
+# Without such numbers a model can only be surprised. The last claim is for those who know the city: what happened there on the eve of the Fourth?
+#
 # And what is left? We test the residuals of each station, and then look at the lags far beyond the test: seven, and 364 days, the same weekday a year ago.
 
 # %%
@@ -920,13 +980,13 @@ _ = plotting.fields(
         "φ of each cell": grid.copy(data=fit.coefficients[0, 0]),
         "its standard error": grid.copy(data=doubt),
     },
-    label="φ, and its standard error",
+    label="φ, and its standard error; dark: 0 or less",
     limits=(0, 1),
 )
 claim("half of the standard errors are above 0.12", doubt.nanmedian() > 0.12)
 
 # %% [markdown]
-# The sea remembers, the land forgets. And the doubt is as large as many of the differences on the left map: the patches are real, the single cells are not.
+# The sea off Peru remembers, most of the land forgets. And the doubt is as large as many of the differences on the left map: the patches are real, the single cells are not.
 
 # %% [markdown]
 # ## When to use it, when not
@@ -939,6 +999,7 @@ claim("half of the standard errors are above 0.12", doubt.nanmedian() > 0.12)
 # | values are missing | neighbours know more than the past (VAR, graphs) |
 # | you want to say in words what it does | the response bends: thresholds, floors, saturation |
 #
+# <!-- cost: the stored benchmark of stlib.models.arima belongs here -->
 # Its cost is small. Twenty stations with more than three thousand days and 24 regressors, or 576 cells with 36 months, are one call of a few seconds here. A loop over series, with one optimiser each, is what made such maps slow.
 #
 # In a competition of 100,000 series, simple statistical forecasts were hard to beat ([Makridakis, Spiliotis and Assimakopoulos, 2020](https://doi.org/10.1016/j.ijforecast.2019.04.014)). They are the reference for what follows in this book.
