@@ -185,7 +185,7 @@ line = iterate(root[-22:], mean, phi, horizon=11)
 print("years 1 to 5 after the training part:", *map(three_digits, line[:5] ** 2))
 
 # %% [markdown]
-# Least squares has to drop the first $p$ years, since it does not know what came before them. The *likelihood* drops nothing. It is the probability density of the whole series under the model, and the best coefficients are those that make it largest. `ARIMA` finds them, for every series of a field at once. With 185 years its answer should be close to ours, not equal; its forecasts should be equal to ours if we use its coefficients.
+# Least squares has to drop the first $p$ years, since it does not know what came before them. The [*likelihood*](glossary.md#likelihood) drops nothing. It is the probability density of the whole series under the model, and the best coefficients are those that make it largest. `ARIMA` finds them, for every series of a field at once. With 185 years its answer should be close to ours, not equal; its forecasts should be equal to ours if we use its coefficients.
 
 # %%
 from stlib.models.arima import ARIMA
@@ -286,7 +286,7 @@ claim("R² is above 0.98", metrics.r2(last, truth) > 0.98)
 # %% [markdown]
 # The "model" is persistence: the black line, moved by a week. *Any* forecast of a smooth series, one step ahead and drawn over many steps, looks like this. And $R^2$ compares with the mean of all test years, from which a climbing series is always far.
 #
-# Now a real model. The yearly wave comes from the calendar, as two pairs of a sine and a cosine of the time of year; `ARIMA` calls such known columns *regressors*. What they leave gets one difference with a drift, and order $(1, 1, 1)$. Of the training weeks 58 are missing; nothing is filled.
+# Now a real model. The yearly wave comes from the calendar, as two pairs of a sine and a cosine of the time of year; `ARIMA` calls such known columns [*regressors*](glossary.md#regressor). What they leave gets one difference with a drift, and order $(1, 1, 1)$. Of the training weeks 58 are missing; nothing is filled.
 
 # %%
 import xarray as xr
@@ -314,7 +314,7 @@ air = ARIMA(order=(1, 1, 1), trend="drift", horizon=52).fit(weekly.train.series,
 air_ahead = air.distribution(batch.past, z_test)
 
 # %% [markdown]
-# The same two forecasters, drawn honestly: from *one* origin, up to a year ahead, with the interval that should hold the truth 95 times in a hundred.
+# The same two forecasters, drawn honestly: from *one* origin, up to a year ahead, with the [interval](glossary.md#prediction-interval) that should hold the truth 95 times in a hundred.
 
 # %% mystnb={"image": {"alt": "A year of carbon dioxide from one origin. Persistence is a flat line. The ARIMA forecast follows the yearly wave down and up again, close to the truth and inside a band that widens slowly."}}
 origin = 60
@@ -754,7 +754,7 @@ claim(
 # %% [markdown]
 # Two failures, in opposite directions. Without dates a few holidays make huge errors, and the one variance of the model pays for them: on an ordinary day the interval is too wide. (Its 95 % interval comes out right by the cancelling of two errors: the tails are far from normal.) With dates the interval is too narrow. Has the noise changed? We count the one-step truths inside the 80 % interval year by year, with the coefficients of the training part throughout.
 
-# %% mystnb={"image": {"alt": "Share of one-step truths inside the 80 % interval by year from 2002 to 2015. It lies above 0.8 in the training years and in the validation years comes down to it; in the last years it is near 0.75."}}
+# %% mystnb={"image": {"alt": "Share of one-step truths inside the 80 % interval by year from 2002 to 2015. It lies well above eight tenths in the training years, comes down to it in the validation years, and ends near three quarters."}}
 all_dates = np.stack(list(calendars["and days around"].values()), 1).astype(float)
 surprise = dated_model.residuals(
     torch.tensor(riders.values), torch.tensor(all_dates)
@@ -938,7 +938,7 @@ claim(
 )
 claim(
     "only 3 July brings riders",
-    [n for n, e in zip(calendars["and days around"], effect) if e > 0]
+    [n for n, e in zip(calendars["and days around"], effect, strict=True) if e > 0]
     == ["03 July"],
 )
 
@@ -971,7 +971,7 @@ claim(
 #
 # **Central America.** How long does a warm month last? The $\phi$ of each cell, and how well it is known.
 
-# %% mystnb={"image": {"alt": "Two maps over Central America. Left: the coefficient of each cell, near one over the Pacific off Peru, around zero over much of the land. Right: its standard error, about 0.15 nearly everywhere and smaller over the Pacific."}}
+# %% mystnb={"image": {"alt": "Two maps over Central America. Left: the coefficient of each cell, near one over the Pacific off Peru, around zero over much of the land. Right: its standard error, about a sixth nearly everywhere and smaller over the Pacific."}}
 fit = cells[best]
 doubt = fit.standard_errors(months.train.series, season)[0, 0]
 grid = nasa.isel(time=0, channel=0, drop=True)
