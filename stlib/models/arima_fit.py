@@ -361,7 +361,7 @@ def block_size(length: int, device: torch.device) -> int:
     """How many series of a length to work on at once: few enough for its memory, many enough for the loop over time."""
     if device.type != "cpu":
         return max(1, 2**25 // length)
-    return max(1, 2**20 // length)
+    return max(1, 2**19 // length)
 
 
 class _Problem:

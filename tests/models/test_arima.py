@@ -187,6 +187,22 @@ def test_less_effort_finds_no_better_optimum_and_where_it_is_clear_the_same():
     assert ((best - rough).abs() < 0.05).double().mean() > 0.9
 
 
+def test_a_hidden_cycle_is_found_from_other_starts():
+    generator = torch.Generator().manual_seed(0)
+    shocks = torch.randn(300, 20, dtype=torch.float64, generator=generator)
+    phase = 6 * torch.rand(20, generator=generator).double()
+    series = (shocks + 0.6 * torch.cos(1.44 * torch.arange(300.0).double()[:, None] + phase))[:, None]
+    one, best = (ARIMA(order=(2, 0, 2), horizon=1).fit(series, effort=effort) for effort in ("one start", "best"))
+    assert ((best.loglik - one.loglik) > 5).any()
+    # A cycle that lasts: roots of both parts at its angle, those of the autoregression next to the circle.
+    known = SARIMAX(series[:, 0, 0].numpy(), order=(2, 0, 2))
+    cosine = 2 * np.cos(1.44)
+    for place in range(20):
+        known = known.clone(series[:, 0, place].numpy())
+        at_cycle = known.loglike([0.999 * cosine, -(0.999**2), -0.97 * cosine, 0.97**2, float(best.variance[0, place])])
+        assert float(best.loglik[0, place]) > at_cycle
+
+
 def test_coefficients_of_a_simulated_process_are_found():
     shocks = noise(5300, 4)
     x = torch.zeros_like(shocks)
