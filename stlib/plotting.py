@@ -42,6 +42,8 @@ LOOKS = {
     "EWMA": ("#882255", "--", "o"),
     "GARCH": ("#332288", "-", "^"),
     "GJR-t": ("#117733", "-", "v"),
+    "ARIMA": ("#8B1A1A", "-", "*"),
+    "ARIMA, dates": ("#8B1A1A", "--", "p"),
 }
 _AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better

@@ -77,4 +77,4 @@ def test_the_glossary_is_in_order_and_in_two_languages():
             letter = term
         else:
             assert term[0].upper() == letter
-            assert re.match(r"[\w ]*[\u4e00-\u9fff]", text), f"{term} needs its Chinese first"
+            assert re.match(r"[\w –]*[\u4e00-\u9fff]", text), f"{term} needs its Chinese first"
