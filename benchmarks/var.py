@@ -2,7 +2,7 @@
 
 Fit: 3 lags, 100 variables, 6,000 steps, least squares with an intercept, in float64. Granger: the same with 10
 variables and 1,000 steps, and then the F test of all 90 ordered pairs. The record follows itself and its neighbour on a
-ring. Coefficients and p-values are compared.
+ring. Coefficients and F statistics are compared.
 """
 
 from functools import cache, partial
