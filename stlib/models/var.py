@@ -229,8 +229,9 @@ class VAR(nn.Module):
         .. math:: W_{ij} = \frac{a_{ij}^\top V_j^{-1} a_{ij}}{\Sigma_{ii}}, \qquad a_{ij} = (A_{1,ij}, \dots, A_{p,ij})
 
         with :math:`V_j` the block of the inverse moment matrix of the regressors that belongs to the lags of j. Without
-        an effect :math:`W` is about :math:`\chi^2_p` (``test="wald"``) and :math:`W / p` about :math:`F(p, \nu K)`
-        (``"f"``), with :math:`\nu` the steps used less the coefficients of an equation.
+        an effect :math:`W` is about :math:`\chi^2_p` (``test="wald"``, which rejects too often in short records) and
+        :math:`W / p` about :math:`F(p, \nu)` (``"f"``), with :math:`\nu` the steps used less the coefficients of an
+        equation.
 
         Of K (K - 1) tests one in twenty is below 0.05 by chance: correct the p-values for that, with
         `stlib.evaluation.significance.holm` or ``benjamini_hochberg``. "Causes" means "helps to forecast". An effect
@@ -239,6 +240,7 @@ class VAR(nn.Module):
         Raises ValueError for another ``test``, a fit with ridge, and use before ``fit``.
         Source: Granger (1969), doi:10.2307/1912791; Lütkepohl (2005), section 3.6. With one other variable (K = 2)
         this is the textbook test of a pair.
+        Deviation: statsmodels takes :math:`\nu K` in place of :math:`\nu`. In short records its p-values are too small.
 
         >>> x = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
         >>> x[1:, 0] += x[:-1, 1]
@@ -257,7 +259,7 @@ class VAR(nn.Module):
         a = self.coefficients.permute(0, 3, 1, 2)  # (G, j, p, i)
         wald = (a * torch.linalg.solve(block, a)).sum(2).mT / variance[..., None]
         statistic = wald / p if test == "f" else wald
-        freedom = (self.freedom[:, 0] * moves.sum(1))[:, None, None]
+        freedom = self.freedom[:, :1, None]
         host = statistic.cpu().numpy()
         p_value = fdtrc(p, freedom.cpu().numpy(), host) if test == "f" else chdtrc(p, host)
         tested = moves[:, :, None] & moves[:, None] & ~torch.eye(moves.shape[1], dtype=torch.bool).to(moves)
