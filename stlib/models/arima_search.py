@@ -80,7 +80,7 @@ def seasonal_strength(series: Tensor, *, season: int) -> Tensor:
 class OwnOrders(nn.Module):
     """ARIMA models of several orders, of which each series has its own.
 
-    ``which``, ``(C, *S)``, is an index into ``models``; model i is fitted to the series ``[:, which == i]`` as one channel.
+    ``which``, ``(C, *S)``, is an index into ``models``; model i is fitted to ``series[:, which == i]`` as one channel.
 
     Shapes: as `ARIMA`, without regressors.
     """
