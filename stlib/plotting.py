@@ -37,11 +37,13 @@ LOOKS = {
     "STAR": ("#006D2C", "-", "s"),
     "STAR, shuffled": ("#C51B8A", ":", "v"),
     "LIM": ("#54278F", "-.", "P"),
-    "constant variance": ("#7f7f00", "--", "D"),
+    "constant variance": ("#7f7f00", "--", "P"),
     "rolling variance": ("#a6611a", "-.", "s"),
-    "EWMA": ("#882255", "--", "o"),
-    "GARCH": ("#332288", "-", "^"),
+    "EWMA": ("#882255", "--", "<"),
+    "GARCH": ("#332288", "-", "<"),
     "GJR-t": ("#117733", "-", "v"),
+    "expanding variance": ("#4D4D4D", ":", "o"),
+    "GARCH, day left out": ("#AA4499", ":", "^"),
 }
 _AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better
