@@ -45,7 +45,7 @@ LOOKS = {
     "expanding variance": ("#4D4D4D", ":", "o"),
     "GARCH, day left out": ("#AA4499", ":", "^"),
     "ARIMA": ("#8B1A1A", "-", "*"),
-    "ARIMA, dates": ("#8B1A1A", "--", "p"),
+    "ARIMA, dates": ("#E6550D", "--", "p"),
 }
 _AXIS_NAMES = {"lon": "longitude (°E)", "lat": "latitude (°N)"}
 SKILL = "BrBG"  # brown is worse than the baseline, white equal, green better
