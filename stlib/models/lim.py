@@ -43,11 +43,11 @@ class LIM(nn.Module):
 
     Shapes: ``fit(series (T, C, *S), weights (*S))``, then ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, any T.
     ``weights`` say how much a place counts in the patterns, such as its area. Standardise channels of different units.
-    Raises ValueError for ``modes``, ``lag`` or ``horizon`` below 1, no or infinite values, weights that are not positive
-    and finite, more modes than the field has patterns or fewer than ``modes`` + 2 complete pairs, a
+    Raises ValueError for ``modes``, ``lag`` or ``horizon`` below 1, no or infinite values, weights not positive and
+    finite, more modes than the field has patterns or fewer than ``modes`` + 2 complete pairs, a
     :math:`C_{\tau_0} C_0^{-1}` with an eigenvalue of 0 or below, which has no real logarithm (take fewer modes or a
-    shorter lag), or with modes too alike, a past of another size or infinite, a state of other ``modes``, and use before
-    ``fit``.
+    shorter lag), or with modes too alike, a past of another size or infinite, a state of other ``modes``, and use
+    before ``fit``.
     Source: Penland & Sardeshmukh (1995), doi:10.1175/1520-0442(1995)008<1999:TOGOTS>2.0.CO;2.
     Deviations: :math:`C_0` is taken over the first steps of the pairs, so that :math:`C_{\tau_0} C_0^{-1}` is the
     least-squares regression; the covariance that Q keeps going is that of all steps.
