@@ -231,6 +231,7 @@ def test_a_group_that_cannot_be_fitted_is_missing_and_spoils_no_other():
     assert forecast[..., 1:].isnan().all()
     assert model.spectral_radius().isnan().tolist() == [False, True, True, True]
     assert model.causality().p_value[1:].isnan().all()
+    assert VAR(lags=2, horizon=3, ridge=1e-20, per="place").fit(series)(series[None])[..., 1].isnan().all()
     held = VAR(lags=2, horizon=3, ridge=0.1, per="place").fit(series)
     assert held(series[None])[..., 1].isfinite().all()
 
@@ -265,14 +266,14 @@ def test_what_changes_only_in_the_last_steps_is_no_regressor_where_it_does_not_c
     near(ridge(series[None])[0, 0], now @ beta, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("gap", [False, True])
-def test_a_smooth_series_keeps_its_digits(gap):
-    noise = np.random.default_rng(0).standard_normal((3000, 2))
+@pytest.mark.parametrize(("gap", "steps"), [(False, 3000), (True, 3000), (False, 20_000)])
+def test_a_smooth_series_keeps_its_digits(gap, steps):
+    noise = np.random.default_rng(0).standard_normal((steps, 2))
     x = noise.cumsum(0).cumsum(0)
     theirs = Reference(x).fit(3)
     series = torch.from_numpy(np.vstack([x, np.full((1, 2), np.nan)]) if gap else x)
     both = VAR(lags=3, horizon=1, per="place").fit(
-        torch.stack([torch.from_numpy(noise)[: len(series)], series[:3000]], 2)
+        torch.stack([torch.from_numpy(noise)[: len(series)], series[:steps]], 2)
     )
     near(both.noise[1], theirs.sigma_u, rtol=1e-6)
     near(both.noise[0], Reference(noise).fit(3).sigma_u)
@@ -286,6 +287,14 @@ def test_a_smooth_series_keeps_its_digits(gap):
     for name, values in Reference(x).select_order(4).ics.items():
         if name != "fpe":
             near(getattr(criteria, name)[:, 0], values, atol=1e-6)
+
+
+def test_a_last_step_far_from_the_others_costs_no_digits():
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    x[-1, 0] = 1e7  # enters the mean of all steps, and as a regressor no row
+    model = VAR(lags=1, horizon=1).fit(torch.from_numpy(x))
+    centred = x[:-1] - x[:-1].mean(0)
+    near(model.coefficients[0, 0, 1], np.linalg.lstsq(centred, x[1:, 1], rcond=None)[0], rtol=1e-11)
 
 
 def test_an_order_that_leaves_residuals_of_less_than_full_rank_is_no_candidate():
@@ -305,14 +314,17 @@ def test_criteria_of_variables_that_determine_one_another_are_missing():
             assert values.isnan().all()
     late = torch.cat([x[1:], x[:-1, :1]], 1)  # known exactly from one lag on
     assert lag_criteria(late, max_lags=3).aic[:, 0].isfinite().tolist() == [True, False, False, False]
+    ends = torch.cat([x[:, :1], x[:, :1]], 1)
+    ends[0, 1] = ends[-1, 1] = 3.0  # copies in all rows of lags 1 and 2, not now and at lag 3
+    assert lag_criteria(ends, max_lags=3).aic[:, 0].isfinite().tolist() == [True, False, False, False]
     both = lag_criteria(torch.stack([x, x[:, :1].expand(-1, 2)], 2), max_lags=3, per="place").aic
     near(both[:, 0], lag_criteria(x, max_lags=3).aic[:, 0])
     assert both[:, 1].isnan().all()
 
 
 def test_uncorrelated_pushes_of_noise_without_full_rank_are_missing():
-    x = torch.randn(12, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    model = VAR(lags=1, horizon=1).fit(x)  # 2 degrees of freedom for 8 variables
+    x = torch.randn(12, 8, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    model = VAR(lags=1, horizon=1, per="place").fit(x)  # 2 degrees of freedom for 8 variables
     assert model.responses(2).isfinite().all()
     assert model.responses(2, orthogonal=True).isnan().all()
     series = record(variables=2)
