@@ -190,7 +190,7 @@ class VAR(nn.Module):
 
         That of a model whose coefficients are known, and of a past without gaps.
         """
-        psi = self.responses(self.horizon - 1).nan_to_num()
+        psi = self.responses(self.horizon - 1)
         covariance = (psi @ self.noise.nan_to_num()[:, None] @ psi.mT).cumsum(1)
         return covariance.masked_fill(self.noise.isnan()[:, None], torch.nan)
 
