@@ -41,8 +41,8 @@ class STARMA(nn.Module):
     ``series.flatten(2)``; then ``(B, T, C, *S)`` with ``T >= p + d`` to ``(B, horizon, C, *S)``. Give a model with a
     moving average a long past: its residuals are found step by step from the first on.
     Raises ValueError for weights of another shape or not finite, negative orders or ``ar = ma = 0``, ``horizon`` below
-    1, a series or past of another size, too short or infinite, a series in which no channel can be fitted, and use
-    before ``fit``.
+    1, a series or past of another size, too short or infinite, a series in which no channel can be fitted, a state of
+    another model, and use before ``fit``.
     Source: Pfeifer & Deutsch (1980), doi:10.2307/1268381.
     Deviations: every lag has all spatial orders; the noise has a variance at each place, which changes the spread of
     the forecasts and not the coefficients.

@@ -62,7 +62,8 @@ class VAR(nn.Module):
 
     Shapes: ``fit(series (T, C, *S))``, then ``(B, T, C, *S)`` with ``T >= lags`` to ``(B, horizon, C, *S)``.
     Raises ValueError for an unknown ``per``, ``lags`` or ``horizon`` below 1, a negative penalty, infinite values, a
-    series in which no group can be fitted, a past that is too short or of another size, and use before ``fit``.
+    series in which no group can be fitted, a past that is too short or of another size, a state of other ``lags``, and
+    use before ``fit``.
     Source: Lütkepohl (2005), New Introduction to Multiple Time Series Analysis, doi:10.1007/978-3-540-27752-1, chapters
     2 and 3; ridge: Hoerl & Kennard (1970), doi:10.1080/00401706.1970.10488634; a lighter penalty on a variable's own
     past: Litterman (1986), doi:10.1080/07350015.1986.10509491.
