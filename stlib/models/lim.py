@@ -27,7 +27,8 @@ class LIM(nn.Module):
     :math:`a` are the amplitudes of the field's ``modes`` leading patterns (EOFs) about its training mean,
     :math:`C_\tau = \operatorname{mean} a_{t+\tau} a_t^\top`, and :math:`\tau_0` is ``lag``. What the patterns do not
     hold is forecast as 0. With ``lag=1`` and steps of whole numbers this is a vector autoregression of one lag in the
-    space of the patterns; B also says how fast each mode of the system decays and turns.
+    space of the patterns; B also says how fast each mode of the system decays and turns. Turns of a period shorter than
+    two lags cannot be told from slower ones: B takes the slowest.
 
     After the fit ``patterns`` ``(modes, C, *S)`` carry the amplitudes to the field (orthonormal without weights,
     their largest value positive),
@@ -42,10 +43,11 @@ class LIM(nn.Module):
 
     Shapes: ``fit(series (T, C, *S), weights (*S))``, then ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, any T.
     ``weights`` say how much a place counts in the patterns, such as its area. Standardise channels of different units.
-    Raises ValueError for ``modes``, ``lag`` or ``horizon`` below 1, infinite values, weights that are not positive,
-    more modes than the field has patterns or fewer than ``modes`` + 2 complete pairs, a :math:`C_{\tau_0} C_0^{-1}`
-    with an eigenvalue of 0 or below, which has no real logarithm (take fewer modes or a shorter lag), and use before
-    ``fit``.
+    Raises ValueError for ``modes``, ``lag`` or ``horizon`` below 1, no or infinite values, weights not positive and
+    finite, more modes than the field has patterns or fewer than ``modes`` + 2 complete pairs, a
+    :math:`C_{\tau_0} C_0^{-1}` with an eigenvalue of 0 or below, which has no real logarithm (take fewer modes or a
+    shorter lag), or with modes too alike, a past of another size or infinite, a state of other ``modes``, and use
+    before ``fit``.
     Source: Penland & Sardeshmukh (1995), doi:10.1175/1520-0442(1995)008<1999:TOGOTS>2.0.CO;2.
     Deviations: :math:`C_0` is taken over the first steps of the pairs, so that :math:`C_{\tau_0} C_0^{-1}` is the
     least-squares regression; the covariance that Q keeps going is that of all steps.
@@ -71,15 +73,18 @@ class LIM(nn.Module):
     def fit(self, series: Tensor, weights: Tensor | None = None) -> "LIM":
         if series.ndim < 2 or series.isinf().any():
             raise ValueError(f"series must be (T, C, *S), finite or NaN, got shape {tuple(series.shape)}")
+        if series.isnan().all():  # or without a step, a channel or a place
+            raise ValueError(f"series must hold observed values, got none in shape {tuple(series.shape)}")
         x = series.double()
         cells = x.shape[1:]
         weights = x.new_ones(cells) if weights is None else weights.to(x).expand(cells)
-        if not (weights > 0).all():
-            raise ValueError("weights must be positive at every place")
+        if not ((weights > 0) & weights.isfinite()).all():
+            raise ValueError("weights must be positive and finite at every place")
         mean = x.nanmean(0)
         known = ~mean.isnan()
         root = weights.sqrt()[known]
-        x = (x - mean)[:, known] * root  # (T, M)
+        x = (x - mean).masked_fill((x - mean).abs() <= 1e-12 * mean.abs(), 0.0)  # the rounding of a constant
+        x = x[:, known] * root  # (T, M)
         complete = ~x.isnan().any(1)
         pairs = int((complete[: -self.lag] & complete[self.lag :]).sum())
         if pairs < self.modes + 2:
@@ -87,12 +92,8 @@ class LIM(nn.Module):
                 f"modes={self.modes} needs {self.modes + 2} pairs of complete steps, lag={self.lag} apart, got {pairs} "
                 f"in {len(x)} steps"
             )
-        _, strength, vectors = torch.linalg.svd(x[complete], full_matrices=False)
-        there = int((strength > 1e-10 * strength[0]).sum())
-        if self.modes > there:
-            raise ValueError(f"the field has {there} patterns that differ from 0, modes={self.modes} were asked for")
-        vectors = vectors[: self.modes]  # (modes, M)
-        largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+        vectors = _leading(x[complete], self.modes)  # (modes, M)
+        largest = vectors.gather(1, (vectors / root).abs().argmax(1, keepdim=True))
         vectors = vectors * largest.sign()  # the same on every machine
         amplitude = x @ vectors.T
         self.dynamics = _logarithm(_propagator(amplitude, self.lag)) / self.lag
@@ -123,13 +124,12 @@ class LIM(nn.Module):
 
     def amplitudes(self, past: Tensor) -> Tensor:
         """How much of each pattern each step holds: ``(B, T, C, *S)`` to (B, T, modes), gaps as in `forward`."""
-        self._check_fitted()
-        if past.ndim < 3 or past.shape[1] < 1 or past.shape[2:] != self.mean.shape:
-            raise ValueError(f"past must be (B, T, {', '.join(map(str, self.mean.shape))}), got {tuple(past.shape)}")
+        past = self._checked(past)
         departure = (carry_forward(past) - self.mean.to(past.dtype)).nan_to_num().flatten(2)
         return departure @ self.projection.flatten(1).T.to(past.dtype)
 
     def forward(self, past: Tensor) -> Tensor:
+        past = self._checked(past)
         now = self.amplitudes(past)[:, -1]  # (B, modes)
         later = torch.stack([now @ self.propagator(h).T.to(now) for h in range(1, self.horizon + 1)], 1)
         forecast = self.mean.to(past.dtype) + torch.tensordot(later, self.patterns.to(past.dtype), 1)
@@ -151,8 +151,13 @@ class LIM(nn.Module):
         return Normal(mean, variance.sqrt().to(mean.dtype).expand_as(mean), validate_args=False)
 
     def simulate(self, steps: int, *, draws: int = 1, seed: int = 0) -> Tensor:
-        """Amplitudes of made-up records of the model itself, from its steady state on: (draws, steps, modes)."""
+        """Amplitudes of made-up records of the model itself, from its steady state on: (draws, steps, modes).
+
+        Raises ValueError for fewer than 1 step or draw, and use before ``fit``.
+        """
         self._check_fitted()
+        if min(steps, draws) < 1:
+            raise ValueError(f"steps and draws must be at least 1, got {steps} and {draws}")
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(steps, draws, self.modes, generator=generator, dtype=torch.float64).to(self.dynamics)
         step, kick = self.propagator(1), _root(self._error_covariance(1))
@@ -173,11 +178,11 @@ class LIM(nn.Module):
         that were left out.
 
         Shapes: ``series`` ``(T, C, *S)``, the training part, and ``lags``, the number of lags from :math:`2 \tau_0` on.
-        Raises ValueError for fewer than 1 lag or draw, a series too short, and use before ``fit``.
+        Raises ValueError for fewer than 1 lag or draw, a series too short or of other cells, and use before ``fit``.
         Source: Penland & Sardeshmukh (1995), compare the B of several lags.
         Deviation: covariances are compared, which need no logarithm, and judged against the model's own records.
         """
-        self._check_fitted()
+        self._checked(series[None])
         longest = (lags + 1) * self.lag
         if lags < 1 or draws < 1 or len(series) < longest + self.modes + 2:
             raise ValueError(
@@ -185,22 +190,48 @@ class LIM(nn.Module):
                 f"lag of {longest}, got {lags}, {draws} and {len(series)} steps"
             )
         complete = ~series[:, ~self.mean.isnan()].isnan().any(1)
+        pairs = int((complete[:-longest] & complete[longest:]).sum())
+        if pairs < self.modes + 2:
+            raise ValueError(f"needs {self.modes + 2} pairs of complete steps, {longest} apart, got {pairs}")
         amplitude = self.amplitudes(series[None].double())[0]
         amplitude = torch.where(complete[:, None], amplitude, torch.nan)
         made = self.simulate(len(series), draws=draws, seed=seed)
         made = torch.where(complete[:, None], made - made.mean(1, keepdim=True), torch.nan)
         lag = torch.arange(2, lags + 2, device=series.device) * self.lag
-        distance = torch.stack([_distance(amplitude, self.lag, k) for k in range(2, lags + 2)])
-        chance = torch.stack([_distance(made, self.lag, k) for k in range(2, lags + 2)])
+        distance, chance = (_distances(a, self.lag, lags) for a in (amplitude, made))
         return TauTest(lag, distance, chance.quantile(0.95, dim=1))
 
     def _error_covariance(self, steps: float) -> Tensor:
         step = self.propagator(steps)
         return self.covariance - step @ self.covariance @ step.T
 
+    def _checked(self, past: Tensor) -> Tensor:
+        self._check_fitted()
+        if past.ndim < 3 or past.shape[1] < 1 or past.shape[2:] != self.mean.shape:
+            raise ValueError(f"past must be (B, T, {', '.join(map(str, self.mean.shape))}), got {tuple(past.shape)}")
+        if past.isinf().any():
+            raise ValueError(f"the past holds {int(past.isinf().sum())} infinite values: make them missing first")
+        return past if past.is_floating_point() else past.to(self.mean.dtype)
+
     def _check_fitted(self) -> None:
         if isinstance(self.rest, UninitializedBuffer):
             raise ValueError("this linear inverse model is not fitted yet: call fit(train.series) first")
+        if len(self.dynamics) != self.modes:
+            raise ValueError(f"the state loaded is of a fit with modes={len(self.dynamics)}, got modes={self.modes}")
+
+
+def _leading(x: Tensor, modes: int) -> Tensor:
+    """The first right singular vectors of ``x`` (T, M), as rows, from the products of its shorter side."""
+    short = len(x) < x.shape[1]
+    values, axes = torch.linalg.eigh(x @ x.T if short else x.T @ x)
+    values, axes = values.flip(0)[:modes], axes.flip(1)[:, :modes]
+    if len(values) == modes and values[-1] > 1e-6 * values[0]:  # squares: weaker patterns would lose too many digits
+        return (axes.T @ x) / values.sqrt()[:, None] if short else axes.T
+    _, strength, vectors = torch.linalg.svd(x, full_matrices=False)
+    there = int((strength > 1e-10 * strength[0]).sum())
+    if modes > there:
+        raise ValueError(f"the field has {there} patterns that differ from 0, modes={modes} were asked for")
+    return vectors[:modes]
 
 
 def _covariance(a: Tensor, lag: int) -> Tensor:
@@ -219,10 +250,14 @@ def _propagator(a: Tensor, lag: int) -> Tensor:
     return torch.linalg.solve(now.mT @ now, now.mT @ later).mT
 
 
-def _distance(a: Tensor, lag: int, k: int) -> Tensor:
-    start = _covariance(a, 0)
-    expected = torch.linalg.matrix_power(_propagator(a, lag), k) @ start
-    return torch.linalg.matrix_norm(_covariance(a, k * lag) - expected) / torch.linalg.matrix_norm(start)
+def _distances(a: Tensor, lag: int, lags: int) -> Tensor:
+    """At ``lags`` multiples of ``lag`` from the second on, (..., T, k) to (lags, ...)."""
+    start, step = _covariance(a, 0), _propagator(a, lag)
+    expected, found = step @ start, []
+    for k in range(2, lags + 2):
+        expected = step @ expected
+        found.append(torch.linalg.matrix_norm(_covariance(a, k * lag) - expected))
+    return torch.stack(found) / torch.linalg.matrix_norm(start)
 
 
 def _logarithm(matrix: Tensor) -> Tensor:
@@ -234,7 +269,10 @@ def _logarithm(matrix: Tensor) -> Tensor:
             f"{values[bad][0].real.item():.3g} of C_tau C_0^-1), so B has no real logarithm: take fewer modes or a "
             "shorter lag"
         )
-    return torch.linalg.solve(vectors.mT, torch.diag(values.log()) @ vectors.mT).mT.real
+    found = torch.linalg.solve_ex(vectors.mT, torch.diag(values.log()) @ vectors.mT).result.mT.real
+    if not torch.linalg.matrix_norm(torch.linalg.matrix_exp(found) - matrix) <= 1e-8 * torch.linalg.matrix_norm(matrix):
+        raise ValueError("two modes of C_tau C_0^-1 are nearly the same, its logarithm is lost in rounding: take fewer")
+    return found
 
 
 def _noise(dynamics: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,14 +34,15 @@ class STARMA(nn.Module):
     ``forward``, a missing value is replaced by the model's own forecast of it and its residual is 0; the first p + d
     steps carry observed values. A place that is never observed counts as its mean to its neighbours, and its forecast
     is NaN. So is that of a place with nothing observed in the past given. A channel whose regressors are exact copies
-    of one another has NaN coefficients and forecasts; a spatial order without any edge has the coefficient 0.
+    of one another has NaN coefficients and forecasts; a spatial order without any edge has the coefficient 0, and no
+    standard error. With differences :math:`\mu` falls out and a drift is not modelled: take it off first.
 
     Shapes: ``weights`` (N, N) or (orders, N, N); ``fit(series (T, C, *S))`` with N places in the order of
     ``series.flatten(2)``; then ``(B, T, C, *S)`` with ``T >= p + d`` to ``(B, horizon, C, *S)``. Give a model with a
     moving average a long past: its residuals are found step by step from the first on.
     Raises ValueError for weights of another shape or not finite, negative orders or ``ar = ma = 0``, ``horizon`` below
-    1, a series or past of another size, too short or infinite, a series in which no channel can be fitted, and use
-    before ``fit``.
+    1, a series or past of another size, too short or infinite, a series in which no channel can be fitted, a state of
+    another model, and use before ``fit``.
     Source: Pfeifer & Deutsch (1980), doi:10.2307/1268381.
     Deviations: every lag has all spatial orders; the noise has a variance at each place, which changes the spread of
     the forecasts and not the coefficients.
@@ -81,9 +82,10 @@ class STARMA(nn.Module):
         x = self._flat(series[None])[0].double()  # (T, C, N)
         mean = x.nanmean(0)
         z = torch.where(mean.isnan(), 0.0, x - mean)
+        z = z.masked_fill(z.abs() <= 1e-12 * mean.abs(), 0.0)  # the rounding of a constant
         for _ in range(self.difference):
             z = z.diff(dim=0)
-        weights = self.weights.to(z.device)
+        weights = self.weights = self.weights.to(z)
         observed = (~z.isnan())[self.ar :] & ~mean.isnan()
         phi, gram, residual = autoregression(z, weights, ar=self.ar)
         theta = phi.new_zeros(len(phi), 0, phi.shape[2])
@@ -93,9 +95,12 @@ class STARMA(nn.Module):
         squares, count = residual.square(), (~residual.isnan()).sum((0, 2))
         size = (self.ar + self.ma) * len(weights)
         pooled = squares.nansum((0, 2)) / (count - size)  # (C,)
+        failed = phi.isnan().flatten(1).any(1) | ~gram.isfinite().flatten(1).all(1)
+        gram = gram.masked_fill(failed[:, None, None], 0.0)
         error = (torch.linalg.pinv(gram, hermitian=True).diagonal(dim1=1, dim2=2) * pooled[:, None]).sqrt()
+        error = error.masked_fill(gram.diagonal(dim1=1, dim2=2) == 0, torch.nan)
         error = error.unflatten(1, (self.ar + self.ma, -1))
-        failed = phi.isnan().flatten(1).any(1) | (count <= size)
+        failed = failed | (count <= size)
         if failed.all():
             raise ValueError(
                 f"no channel can be fitted: {size} coefficients ask for more than {size} complete rows of regressors "
@@ -111,12 +116,14 @@ class STARMA(nn.Module):
 
     def forward(self, past: Tensor) -> Tensor:
         self._check_fitted()
-        levels, lags = self._level_coefficients().to(past.dtype), self.ar + self.difference
+        lags = self.ar + self.difference
         if past.ndim < 3 or past.shape[1] < max(lags, 1):
             raise ValueError(
                 f"past must be (B, T, C, *S) with at least {max(lags, 1)} time steps, got shape {tuple(past.shape)}"
             )
-        x = self._flat(past)
+        if past.isinf().any():
+            raise ValueError(f"the past holds {int(past.isinf().sum())} infinite values: make them missing first")
+        x = self._flat(past if past.is_floating_point() else past.to(self.mean.dtype))
         if x.shape[2:] != self.mean.shape:
             raise ValueError(f"past has {tuple(x.shape[2:])} channels and places, the fit {tuple(self.mean.shape)}")
         unknown = x.isnan().all(1) | self.mean.isnan() | self.phi.isnan().flatten(1).any(1)[:, None]
@@ -126,6 +133,7 @@ class STARMA(nn.Module):
         if not self.ma and not x.isnan().any():
             first, x = x[:, x.shape[1] - lags :], x[:, x.shape[1] - lags :]
         weights, theta = self.weights.to(x.dtype), self.theta.nan_to_num().to(x.dtype)
+        levels = self._level_coefficients().to(x.dtype)
         values = [torch.einsum("lnm,bcm->blcn", weights, first[:, t]) for t in range(lags)]
         errors = [torch.zeros_like(torch.einsum("lnm,bcm->blcn", weights, x[:, 0]))] * self.ma
         forecasts = []
@@ -181,7 +189,7 @@ class STARMA(nn.Module):
         return -polynomial[:, 1:]
 
     def _flat(self, x: Tensor) -> Tensor:
-        x = x.reshape(*x.shape[:3], -1)  # (B, T, C, N)
+        x = x.flatten(3) if x.ndim > 3 else x[..., None]  # (B, T, C, N)
         if x.shape[3] != self.weights.shape[1]:
             raise ValueError(f"the weights are for {self.weights.shape[1]} places, got {x.shape[3]}")
         return x
@@ -189,6 +197,12 @@ class STARMA(nn.Module):
     def _check_fitted(self) -> None:
         if isinstance(self.phi, UninitializedBuffer):
             raise ValueError("this space-time model is not fitted yet: call fit(train.series) first")
+        found = self.phi.shape[1], self.theta.shape[1], self.phi.shape[2] - 1
+        if found != (self.ar, self.ma, len(self.weights) - 1):
+            raise ValueError(
+                f"the state loaded is of a fit with ar, ma and orders of {found}, "
+                f"got {(self.ar, self.ma, len(self.weights) - 1)}"
+            )
 
 
 def neighbour_orders(adjacency: Tensor, *, orders: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 from torch.nn.parameter import UninitializedBuffer
 
-from stlib.models._lagged import grouped, lagged_correlations, spectral_radius, ungrouped
+from stlib.models._lagged import grouped, regression, spectral_radius, ungrouped
 from stlib.models.baselines import carry_forward
 
 
@@ -52,8 +52,9 @@ class VAR(nn.Module):
 
     A step enters the fit if it and its ``lags`` predecessors are complete in the whole group. A variable that is never
     observed is left out: its forecast is NaN and the others do without it. One that never varies is no regressor, and
-    its forecast is its value. A group with fewer complete steps than coefficients, or with variables that are exact
-    copies of others, cannot be fitted without ridge: its coefficients and forecasts are NaN.
+    its forecast is its value. A group with no more complete steps than coefficients, or with variables that are nearly
+    copies of others or of their combinations (what is left is 1e-9 of the variation, for a series in single precision
+    1e-6), cannot be fitted without ridge: its coefficients and forecasts are NaN.
 
     In ``forward`` a missing step is replaced by the model's own forecast of it from the steps before; the first
     ``lags`` steps carry observed values. A variable with nothing observed in the past counts as its training mean and
@@ -61,7 +62,8 @@ class VAR(nn.Module):
 
     Shapes: ``fit(series (T, C, *S))``, then ``(B, T, C, *S)`` with ``T >= lags`` to ``(B, horizon, C, *S)``.
     Raises ValueError for an unknown ``per``, ``lags`` or ``horizon`` below 1, a negative penalty, infinite values, a
-    series in which no group can be fitted, a past that is too short or of another size, and use before ``fit``.
+    series in which no group can be fitted, a past that is too short or of another size, a state of other ``lags``, and
+    use before ``fit``.
     Source: Lütkepohl (2005), New Introduction to Multiple Time Series Analysis, doi:10.1007/978-3-540-27752-1, chapters
     2 and 3; ridge: Hoerl & Kennard (1970), doi:10.1080/00401706.1970.10488634; a lighter penalty on a variable's own
     past: Litterman (1986), doi:10.1080/07350015.1986.10509491.
@@ -80,9 +82,9 @@ class VAR(nn.Module):
         super().__init__()
         if per not in ("field", "place", "series"):
             raise ValueError(f'per must be "field", "place" or "series", got {per!r}')
-        if lags < 1 or horizon < 1 or not ridge >= 0 or not 0 <= own <= 1:
+        if lags < 1 or horizon < 1 or not 0 <= ridge < torch.inf or not 0 <= own <= 1:
             raise ValueError(
-                "needs lags and horizon of at least 1, ridge of at least 0 and own from 0 to 1, "
+                "needs lags and horizon of at least 1, a finite ridge of at least 0 and own from 0 to 1, "
                 f"got {lags}, {horizon}, {ridge} and {own}"
             )
         self.lags, self.horizon, self.ridge, self.own, self.per = lags, horizon, ridge, own, per
@@ -91,21 +93,22 @@ class VAR(nn.Module):
 
     @torch.no_grad()
     def fit(self, series: Tensor) -> "VAR":
-        x, moments = lagged_correlations(series, self.lags, per=self.per)
-        mean, rows, root, varies, gram, centre = moments
+        x, moments, found = regression(series, self.lags, per=self.per, ridge=self.ridge)
+        mean, rows, root, varies, centre, factor, cross, squares, left, floor = found
         count, K = rows[:, None], mean.shape[1]
-        right, regressors = gram[:, K:, :K], varies[:, K:]
-        factor, failed = torch.linalg.cholesky_ex(gram[:, K:, K:] + self.ridge * torch.diag_embed(regressors.double()))
-        # 1 less the squared multiple correlation of a regressor with those before it; 0 is a copy.
-        failed = (failed > 0) | (factor.diagonal(dim1=1, dim2=2).square().amin(1) < 1e-12)
+        failed = (left < floor[:, None]).any(1)
         factor = torch.where(failed[:, None, None], torch.eye(len(factor[0])).to(factor), factor)
         inverse = torch.cholesky_inverse(factor)
-        slope, used = self._own_past_freed(torch.cholesky_solve(right, factor), inverse, regressors)
+        slope = torch.linalg.solve_triangular(factor.mT, cross, upper=True)
+        slope, used = self._own_past_freed(slope, inverse, varies[:, K:])
         freedom = count - 1 - used  # (G, K)
         failed = failed | (freedom <= 0.5).any(1) | mean.isnan().all(1)
         if failed.all():
-            raise ValueError(self._why_not(x, rows))
-        squares = gram[:, :K, :K] - slope.mT @ right - right.mT @ slope + slope.mT @ gram[:, K:, K:] @ slope
+            raise ValueError(self._why_not(x, rows, used))
+        if self.ridge > 0:
+            gram = moments.correlation
+            right = gram[:, K:, :K]
+            squares = gram[:, :K, :K] - slope.mT @ right - right.mT @ slope + slope.mT @ gram[:, K:, K:] @ slope
         squares = torch.where(varies[:, :K, None] & varies[:, None, :K], squares, 0.0)
         noise = squares * root[:, :K, None] * root[:, None, :K] / (freedom[:, :, None] * freedom[:, None]).sqrt()
         slope = (slope * root[:, None, :K] / root[:, K:, None]).unflatten(1, (self.lags, K))  # (G, p, K, K)
@@ -145,17 +148,22 @@ class VAR(nn.Module):
             weight = torch.where(lag_of, self.own * weight, weight)
         return slope, regressors.sum(1, keepdim=True) - (weight * inverse_diagonal).sum(-1)
 
-    def _why_not(self, x: Tensor, rows: Tensor) -> str:
+    def _why_not(self, x: Tensor, rows: Tensor, used: Tensor) -> str:
         observed = (~x.isnan()).sum(0)
-        size = self.lags * x.shape[2] + 1
-        needed = (
-            f"more than {size} complete steps and no copies of variables" if self.ridge == 0 else "two complete steps"
-        )
+        if self.ridge == 0:
+            needed = f"more than {self.lags * x.shape[2] + 1} complete steps and no variables that are nearly copies"
+            remedy = ", or set ridge above 0"
+        else:
+            size = 1 + float(used.amax(1).min())
+            needed = (
+                f"more complete steps than its coefficients count for under the penalty, intercept included: {size:.3g}"
+            )
+            remedy = ", or take a larger ridge" + (" or own above 0" if self.own == 0 else "")
         return (
             f"no group of {x.shape[2]} variables can be fitted with lags={self.lags} and ridge={self.ridge}: it needs "
             f"{needed}; of {len(x)} steps at most {int(rows.max())} are complete with their predecessors, and one "
             f"variable is observed at {int(observed.min())}. Take fewer lags, leave variables out, fill their gaps"
-            + (", or set ridge above 0" if self.ridge == 0 else "")
+            + remedy
         )
 
     def forward(self, past: Tensor) -> Tensor:
@@ -183,7 +191,7 @@ class VAR(nn.Module):
 
         That of a model whose coefficients are known, and of a past without gaps.
         """
-        psi = self.responses(self.horizon - 1).nan_to_num()
+        psi = self.responses(self.horizon - 1)
         covariance = (psi @ self.noise.nan_to_num()[:, None] @ psi.mT).cumsum(1)
         return covariance.masked_fill(self.noise.isnan()[:, None], torch.nan)
 
@@ -194,7 +202,8 @@ class VAR(nn.Module):
 
         Shapes: (groups, steps + 1, K, K); ``[g, h, i, j]`` is the answer of i at lead h to a push of 1 unit of j. With
         ``orthogonal`` the pushes are the columns of the Cholesky factor of the noise, :math:`\Psi_h L`: one standard
-        deviation each and uncorrelated, but what they are depends on the order of the variables.
+        deviation each and uncorrelated, but what they are depends on the order of the variables. They are NaN where the
+        noise of some variables determines that of another, as with fewer degrees of freedom than variables.
         Raises ValueError for negative ``steps`` and use before ``fit``.
 
         >>> x = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -204,15 +213,22 @@ class VAR(nn.Module):
         self._check_fitted()
         if steps < 0:
             raise ValueError(f"steps must be at least 0, got {steps}")
-        G, p, K, _ = self.coefficients.shape
-        psi = [torch.eye(K).to(self.coefficients).expand(G, K, K)]
+        _, p, K, _ = self.coefficients.shape
+        failed = self.coefficients.isnan().flatten(1).any(1)
+        psi = [torch.eye(K).to(self.coefficients).where(~failed[:, None, None], torch.nan)]
         for h in range(1, steps + 1):
             psi.append(sum(self.coefficients[:, tau - 1] @ psi[h - tau] for tau in range(1, min(h, p) + 1)))
         psi = torch.stack(psi, 1)
         if orthogonal:
-            known = ~self.noise.isnan()
-            factor = torch.linalg.cholesky_ex(torch.where(known, self.noise, torch.eye(K).to(self.noise)))[0]
-            psi = (psi @ factor[:, None]).masked_fill(~known[:, None], torch.nan)
+            scale = self.noise.diagonal(dim1=1, dim2=2).sqrt()
+            moves = scale > 0  # a constant has no push
+            both = moves[:, :, None] & moves[:, None]
+            correlation = torch.where(both, self.noise / scale[:, :, None] / scale[:, None], torch.eye(K).to(scale))
+            factor, failed = torch.linalg.cholesky_ex(correlation)
+            failed = (failed > 0) | (factor.diagonal(dim1=1, dim2=2).square() < 1e-12).any(1)
+            factor = torch.where(both, factor, 0.0) * scale.nan_to_num()[:, :, None]
+            unknown = self.noise.isnan() | failed[:, None, None]
+            psi = (psi @ factor[:, None]).masked_fill(unknown[:, None], torch.nan)
         return psi
 
     def spectral_radius(self) -> Tensor:
@@ -288,7 +304,9 @@ class VAR(nn.Module):
             raise ValueError(
                 f"past must be (B, T, C, *S) with at least {self.lags} time steps, got shape {tuple(past.shape)}"
             )
-        x = grouped(past, self.per)
+        if past.isinf().any():
+            raise ValueError(f"the past holds {int(past.isinf().sum())} infinite values: make them missing first")
+        x = grouped(past if past.is_floating_point() else past.to(self.intercept.dtype), self.per)
         if x.shape[2:] != self.intercept.shape:
             raise ValueError(
                 f"past of shape {tuple(past.shape)} has {tuple(x.shape[2:])} groups and variables, "
@@ -299,6 +317,10 @@ class VAR(nn.Module):
     def _check_fitted(self) -> None:
         if isinstance(self.noise, UninitializedBuffer):
             raise ValueError("this vector autoregression is not fitted yet: call fit(train.series) first")
+        if self.coefficients.shape[1] != self.lags:
+            raise ValueError(
+                f"the state loaded is of a fit with lags={self.coefficients.shape[1]}, got lags={self.lags}"
+            )
 
 
 def lag_criteria(series: Tensor, *, max_lags: int, per: str = "field") -> Criteria:
@@ -310,29 +332,38 @@ def lag_criteria(series: Tensor, *, max_lags: int, per: str = "field") -> Criter
     covariance of the residuals with divisor :math:`n`. One factorisation serves every order. Variables that never vary
     or are never observed do not count.
 
-    Shapes: ``series`` ``(T, C, *S)``, grouped by ``per`` as in `VAR`. NaN where an order cannot be fitted.
+    Shapes: ``series`` ``(T, C, *S)``, grouped by ``per`` as in `VAR`. NaN where an order cannot be fitted or its
+    residuals have less than full rank: with less than K steps more than an equation has coefficients, with variables
+    that are nearly copies, and in a group in which nothing varies. ``argmin`` would choose a NaN: make it infinite.
     Raises ValueError for ``max_lags`` below 1, an unknown ``per``, infinite values or a series that is too short.
     Source: Lütkepohl (2005), doi:10.1007/978-3-540-27752-1, section 4.3.
 
     >>> walk = torch.randn(500, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).cumsum(0)
-    >>> lag_criteria(walk, max_lags=4).bic.argmin(0)
+    >>> lag_criteria(walk, max_lags=4).bic.nan_to_num(nan=torch.inf).argmin(0)
     tensor([1])
     """
     if max_lags < 1:
         raise ValueError(f"max_lags must be at least 1, got {max_lags}")
-    _, (mean, n, root, varies, gram, _) = lagged_correlations(series, max_lags, per=per)
-    K = mean.shape[1]
-    factor = torch.linalg.cholesky_ex(gram[:, K:, K:])[0]
-    # Row m holds what regressor m explains beyond those before it: sums over the first K p rows belong to p lags.
-    explained = torch.linalg.solve_triangular(factor, gram[:, K:, :K], upper=False).unflatten(1, (max_lags, K))
-    explained = (explained.mT @ explained).cumsum(1)  # (G, max_lags, K, K)
-    squares = gram[:, None, :K, :K] - nn.functional.pad(explained, (0, 0, 0, 0, 1, 0))
-    scale = torch.where(varies[:, :K], root[:, :K].square() / n[:, None], 1.0).log().sum(1)
-    fit = torch.linalg.slogdet(squares).logabsdet + scale[:, None]  # (G, max_lags + 1)
-    variables = varies[:, :K].sum(1, keepdim=True)
+    found = regression(series, max_lags, per=per)[2]
+    n, K = found.rows[:, None], found.mean.shape[1]
+    varies, root, floor = found.varies[:, :K], found.root[:, :K], found.floor[:, None]
+    # What each lag explains beyond those before it, from the last one back: the residuals of every order.
+    added = found.cross.unflatten(1, (max_lags, K))
+    added = torch.cat([(added.mT @ added).flip(1), found.rest[:, None]], 1)
+    squares = torch.cat([added[:, -1:], added[:, :-1]], 1).cumsum(1).flip(1)  # (G, max_lags + 1, K, K)
+    squares = torch.where((varies[:, :, None] & varies[:, None])[:, None], squares, torch.eye(K).to(squares))
+    left = squares.diagonal(dim1=2, dim2=3)  # share of each variable's sum of squares
+    unit = left.clamp_min(torch.finfo(left.dtype).tiny).sqrt()
+    factor, failed = torch.linalg.cholesky_ex(squares / unit[..., None] / unit[..., None, :])
+    independent = factor.diagonal(dim1=2, dim2=3).square()
+    singular = (failed > 0) | (left < floor[..., None]).any(2) | (independent < 1e-12).any(2)
+    scale = torch.where(varies, root.square() / n, 1.0).log().sum(1)
+    fit = (left * independent).log().sum(2) + scale[:, None]  # (G, max_lags + 1)
+    variables = varies.sum(1, keepdim=True)
     order = torch.arange(max_lags + 1, device=fit.device)
     size = order * variables.square() + variables
-    possible = n[:, None] > order * variables + 1
-    n = n[:, None].double()
+    copies = nn.functional.pad(found.left < floor, (K, 0)).unflatten(1, (-1, K)).any(2).cumsum(1) > 0
+    possible = ~copies & ~singular & (n - order * variables - 1 >= variables) & (variables > 0)
+    n = n.double()
     penalties = 2 / n, n.log() / n, 2 * n.log().log() / n
     return Criteria(*(torch.where(possible, fit + penalty * size, torch.nan).T for penalty in penalties))

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import expm, logm, solve_continuous_lyapunov
 from sklearn.decomposition import PCA
 
-from stlib.models.lim import LIM, _noise
+from stlib.models.lim import LIM, _leading, _logarithm, _noise
 from stlib.models.var import VAR
 
 B = np.array([[-0.2, 0.5, 0.0], [-0.5, -0.2, 0.0], [0.3, 0.0, -0.4]])  # turns, decays, and one mode feeds another
@@ -190,6 +190,61 @@ def test_any_space_goes_in_and_comes_out(space):
     torch.testing.assert_close(copy.distribution(past).stddev, model.distribution(past).stddev)
 
 
+@pytest.mark.parametrize("shape", [(40, 70), (70, 40)])
+@pytest.mark.parametrize("weakest", [1e-1, 1e-6])
+def test_patterns_are_the_singular_vectors(shape, weakest):
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(n, 5)))[0] for n in shape)
+    x = torch.from_numpy(left * np.geomspace(1, weakest, 5) @ right.T)
+    found = _leading(x, 5)
+    expected = np.linalg.svd(x.numpy(), full_matrices=False)[2][:5]
+    np.testing.assert_allclose(np.abs((found.numpy() * expected).sum(1)), 1, atol=1e-8)
+    np.testing.assert_allclose(found @ found.T, np.eye(5), atol=1e-8)
+
+
+def test_the_largest_value_of_a_pattern_is_positive_under_any_weights():
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        series = torch.randn(50, 2, 3, generator=generator).double().cumsum(0)
+        patterns = LIM(modes=3, horizon=1).fit(series, torch.rand(3, generator=generator) + 0.01).patterns.flatten(1)
+        assert (patterns.gather(1, patterns.abs().argmax(1, keepdim=True)) > 0).all()
+
+
+def test_turns_shorter_than_two_lags_come_back_slower():
+    t = torch.arange(400, dtype=torch.float64)
+    turn = 2 * torch.pi / 4 * t  # four steps a turn
+    field = torch.stack([turn.cos(), turn.sin()], 1)[:, None]
+    periods = [2 * torch.pi / LIM(modes=2, horizon=1, lag=lag).fit(field).eigenvalues().imag.max() for lag in (1, 3)]
+    np.testing.assert_allclose(periods, [4, 12], rtol=0.02)
+
+
+@pytest.mark.parametrize("value", [0.1, 273.15, 1e5 + 0.1])
+def test_a_constant_holds_no_pattern_in_any_length(value):
+    for steps in range(10, 200, 13):
+        with pytest.raises(ValueError, match="the field has 0 patterns"):
+            LIM(modes=1, horizon=1).fit(torch.full((steps, 1, 3), value, dtype=torch.float64))
+
+
+def test_a_logarithm_that_rounding_destroys_is_refused():
+    for block in ([[0.9, 1.0], [0.0, 0.9]], [[0.9, 1.0], [1e-14, 0.9]], [[0.9, 1, 0], [0, 0.9, 1], [0, 0, 0.9]]):
+        matrix = torch.tensor(block, dtype=torch.float64)
+        try:
+            found = _logarithm(matrix)
+        except ValueError as error:
+            assert "nearly the same" in str(error)
+        else:
+            np.testing.assert_allclose(found, logm(matrix.numpy()), atol=1e-6)
+    with pytest.raises(ValueError, match="nearly the same"):
+        _logarithm(torch.tensor([[0.9, 1.0], [0.0, 0.9]], dtype=torch.float64))
+
+
+def test_an_empty_batch_and_whole_numbers():
+    field = (10 * made(100)[0]).round()
+    model = LIM(modes=2, horizon=3).fit(field)
+    assert model(field[None, :5][:0]).shape == model.distribution(field[None, :5][:0]).stddev.shape == (0, 3, 1, 6)
+    torch.testing.assert_close(model(field[None].long()), model(field[None]))
+
+
 def test_unusable_input_is_refused():
     for bad in ({"modes": 0}, {"horizon": 0}, {"lag": 0}):
         with pytest.raises(ValueError, match="must be at least 1"):
@@ -200,8 +255,12 @@ def test_unusable_input_is_refused():
         model(field[None])
     with pytest.raises(ValueError, match="finite or NaN"):
         model.fit(field * torch.inf)
-    with pytest.raises(ValueError, match="weights must be positive"):
-        model.fit(field, torch.zeros(6))
+    for empty in (field * torch.nan, field[:, :0], field[..., :0], field[:0]):
+        with pytest.raises(ValueError, match="must hold observed values, got none"):
+            model.fit(empty)
+    for weights in (torch.zeros(6), torch.full((6,), torch.inf), torch.full((6,), torch.nan)):
+        with pytest.raises(ValueError, match="weights must be positive and finite"):
+            model.fit(field, weights)
     with pytest.raises(ValueError, match="needs 5 pairs of complete steps"):
         model.fit(field[:5])
     with pytest.raises(ValueError, match="the field has 3 patterns"):
@@ -212,5 +271,18 @@ def test_unusable_input_is_refused():
     model.fit(field)
     with pytest.raises(ValueError, match=r"past must be \(B, T, 1, 6\)"):
         model(torch.zeros(1, 3, 1, 5))
+    with pytest.raises(ValueError, match="past holds 1 infinite"):
+        model(torch.zeros(1, 5, 1, 6).index_put([torch.tensor(i) for i in (0, 2, 0, 1)], torch.tensor(torch.inf)))
+    for bad in ({"steps": 0}, {"steps": 3, "draws": 0}):
+        with pytest.raises(ValueError, match="steps and draws must be at least 1"):
+            model.simulate(**bad)
     with pytest.raises(ValueError, match="more than 50 steps"):
         model.tau_test(field, lags=45)
+    with pytest.raises(ValueError, match=r"past must be \(B, T, 1, 6\)"):
+        model.tau_test(field[..., :5], lags=2)
+    with pytest.raises(ValueError, match="5 pairs of complete steps, 3 apart, got 0"):
+        model.tau_test(field * torch.nan, lags=2)
+    other = LIM(modes=2, horizon=1)
+    other.load_state_dict(model.state_dict(), assign=True)
+    with pytest.raises(ValueError, match="fit with modes=3, got modes=2"):
+        other(field[None])

@@ -275,6 +275,108 @@ def test_dead_places_and_odd_channels_spoil_nothing():
     assert model(past)[..., [0, 1, 3, 5]].isfinite().all()
 
 
+def test_a_dead_place_adds_nothing_to_the_spread_of_the_others():
+    weights = ring(6, orders=1)
+    series = made(weights, ((0.4, 0.3),), ((0.2, 0.3),), steps=100)
+    series[..., 2] = torch.nan
+    model = STARMA(weights=weights, ar=1, ma=1, horizon=4).fit(series)
+    left = [0, 1, 3, 4, 5]
+    a, m = (matrix[0, 0][left][:, left] for matrix in model.matrices())
+    psi = [torch.eye(5, dtype=torch.float64), a - m]
+    psi += [a @ psi[1], a @ a @ psi[1]]
+    variance = sum(p @ torch.diag(model.variance[0, left]) @ p.T for p in psi).diagonal()
+    spread = model.distribution(series[None]).stddev
+    torch.testing.assert_close(spread[0, -1, 0, left], variance.sqrt())
+    assert spread[..., 2].isnan().all()
+
+
+@pytest.mark.parametrize("ma", [0, 1])
+def test_the_variance_is_over_what_was_observed(ma):
+    weights = ring(5, orders=1)
+    series = holes(made(weights, ((0.4, 0.3),), ((0.3, 0.2),), steps=80), 0.2)
+    series[..., 3] = torch.nan
+    model = STARMA(weights=weights, ar=1, ma=ma, horizon=1).fit(series)
+    z = (series - model.mean)[:, 0]
+    z[:, 3] = 0.0  # a dead place is at its mean
+    error, _ = squares_by_loops(z, weights, model.phi[0].tolist(), model.theta[0].tolist())
+    there = ~series[1:, 0].isnan()
+    if not ma:  # and its neighbours, the step before
+        there &= ~(z[:-1].isnan() | z[:-1].roll(1, 1).isnan() | z[:-1].roll(-1, 1).isnan())
+    there, count, left = there.numpy(), int(there.sum()), [0, 1, 2, 4]
+    expected = [np.square(error[there[:, n], n]).mean() * count / (count - 2 * (1 + ma)) for n in left]
+    np.testing.assert_allclose(model.variance[0, left], expected, rtol=1e-6)
+    assert model.variance[0, 3].isnan()
+
+
+def test_a_place_without_a_complete_row_has_the_variance_of_all():
+    series = made(ring(5, orders=1), ((0.4, 0.3),), (), steps=80)
+    series[::2, 0, 1] = torch.nan
+    series[1::2, 0, 2] = torch.nan  # next to one another, never observed in a row
+    model = STARMA(weights=ring(5, orders=1), ar=1, horizon=1).fit(series)
+    assert model.variance[0, 1] == model.variance[0, 2]
+    seen = model.variance[0, [0, 3, 4]]
+    assert seen.min() < model.variance[0, 1] < seen.max()
+
+
+@pytest.mark.parametrize("ma", [0, 1])
+def test_a_channel_of_copies_spoils_no_other(ma):
+    weights = ring(6, orders=1)
+    good = made(weights, ((0.4, 0.3),), (), steps=100)
+    same = good[..., :1].expand(-1, -1, 6)  # a place and the mean of its neighbours are the same
+    model = STARMA(weights=weights, ar=1, ma=ma, horizon=2).fit(torch.cat([good, same], 1))
+    alone = STARMA(weights=weights, ar=1, ma=ma, horizon=2).fit(good)
+    for name in ("phi", "theta", "phi_error", "theta_error", "variance"):
+        torch.testing.assert_close(getattr(model, name)[:1], getattr(alone, name), rtol=1e-6, atol=1e-8)
+        assert getattr(model, name)[1].isnan().all()
+    assert model(torch.cat([good, same], 1)[None])[:, :, 1].isnan().all()
+
+
+@pytest.mark.parametrize("value", [0.1, 273.15, 1e5 + 0.1])
+@pytest.mark.parametrize("ma", [0, 1])
+def test_a_constant_is_seen_as_one_in_any_length(value, ma):
+    good = made(ring(4, orders=1), ((0.4, 0.3),), (), steps=90)
+    for steps in range(20, 90, 7 if ma == 0 else 23):
+        series = torch.cat([good[:steps], torch.full((steps, 1, 4), value, dtype=torch.float64)], 1)
+        model = STARMA(weights=ring(4, orders=1), ar=1, ma=ma, horizon=2).fit(series)
+        assert (model.phi[1] == 0).all() and (model.variance[1] == 0).all()
+        np.testing.assert_allclose(model(series[None])[0, :, 1], value, rtol=1e-12)
+
+
+def test_an_order_without_edges_has_no_standard_error():
+    weights = ring(5, orders=1)
+    series = made(weights, ((0.4, 0.3),), (), steps=100)
+    model = STARMA(weights=torch.cat([weights, 0 * weights]), ar=1, ma=1, horizon=1).fit(series)
+    alone = STARMA(weights=weights, ar=1, ma=1, horizon=1).fit(series)
+    for name in ("phi", "theta"):
+        assert getattr(model, name)[0, 0, 2] == 0 and getattr(model, name + "_error")[0, 0, 2].isnan()
+        error = getattr(alone, name + "_error")
+        torch.testing.assert_close(getattr(model, name + "_error")[..., :2], error, rtol=1e-2, atol=1e-4)
+
+
+def test_the_first_steps_of_the_past_carry_what_was_observed():
+    series = made(ring(5), PHI, (), steps=60)
+    model = STARMA(weights=ring(5), ar=2, ma=1, horizon=2).fit(series)
+    past = series[None, :8].clone()
+    past[0, 0, 0, 1] = past[0, 1, 0, 3] = torch.nan
+    filled = past.clone()
+    filled[0, 0, 0, 1], filled[0, 1, 0, 3] = past[0, 1, 0, 1], past[0, 0, 0, 3]
+    torch.testing.assert_close(model(past), model(filled))
+
+
+@pytest.mark.parametrize("ma", [0, 1])
+def test_an_empty_batch_whole_numbers_and_another_precision(ma):
+    series = (10 * made(ring(4), PHI, (), steps=60)).round()
+    model = STARMA(weights=ring(4), ar=1, ma=ma, horizon=3).fit(series)
+    assert model(series[None, :5][:0]).shape == model.distribution(series[None, :5][:0]).stddev.shape == (0, 3, 1, 4)
+    whole = model(series[None].long())
+    assert whole.dtype == torch.float64
+    torch.testing.assert_close(whole, model(series[None]))
+    single = STARMA(weights=ring(4), ar=1, ma=ma, horizon=3).float().fit(series)
+    torch.testing.assert_close(single(series[None]), model(series[None]), rtol=1e-4, atol=1e-4)
+    spread = model.distribution(series[None]).stddev
+    torch.testing.assert_close(single.distribution(series[None]).stddev, spread, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("space", [(4,), (2, 2)])
 @pytest.mark.parametrize("ma", [0, 1])
 def test_any_space_goes_in_and_comes_out(space, ma):
@@ -295,6 +397,11 @@ def test_a_fresh_model_takes_the_state_of_a_fitted_one():
     copy.load_state_dict(model.state_dict(), assign=True)
     torch.testing.assert_close(copy.distribution(series[None]).stddev, model.distribution(series[None]).stddev)
     torch.testing.assert_close(copy(series[None]), model(series[None]))
+    for other in ({"ar": 2, "ma": 1}, {"ar": 1, "ma": 0}):
+        copy = STARMA(weights=torch.zeros(2, 5, 5), horizon=3, **other)
+        copy.load_state_dict(model.state_dict(), assign=True)
+        with pytest.raises(ValueError, match=r"ar, ma and orders of \(1, 1, 2\), got"):
+            copy(series[None])
 
 
 def test_orders_of_neighbours_are_shortest_ways():
@@ -336,6 +443,8 @@ def test_unusable_input_is_refused():
     model.fit(torch.randn(20, 1, 3, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match="at least 1 time steps"):
         model(torch.zeros(1, 0, 1, 3))
+    with pytest.raises(ValueError, match="past holds 1 infinite"):
+        model(torch.zeros(1, 5, 1, 3).index_put([torch.tensor(i) for i in (0, 2, 0, 1)], torch.tensor(torch.inf)))
     with pytest.raises(ValueError, match=r"\(2, 3\) channels and places"):
         model(torch.zeros(1, 5, 2, 3))
     for adjacency, orders in ((torch.zeros(2, 3), 1), (-torch.ones(2, 2), 1), (torch.ones(2, 2), 0)):

@@ -120,7 +120,7 @@ def test_ridge_is_least_squares_with_rows_that_pull_to_zero():
     model = VAR(lags=2, horizon=1, ridge=penalty, own=own).fit(series)
     x = np.hstack([series[1:-1], series[:-2]])
     y = series[2:].numpy()
-    centred = x - x.mean(0)
+    centred, left, freedom = x - x.mean(0), [], []
     for i in range(4):
         share = np.where(np.arange(8) % 4 == i, own, 1.0)
         pull = np.diag(np.sqrt(penalty * share * (centred**2).sum(0)))
@@ -130,7 +130,10 @@ def test_ridge_is_least_squares_with_rows_that_pull_to_zero():
         near(model.intercept[0, i], y[:, i].mean() - slope @ x.mean(0), rtol=1e-6)
         hat = centred @ np.linalg.solve(rows.T @ rows, centred.T)
         residual = y[:, i] - y[:, i].mean() - centred @ slope
-        near(model.noise[0, i, i], residual @ residual / (len(y) - 1 - np.trace(hat)))
+        left.append(residual)
+        freedom.append(len(y) - 1 - np.trace(hat))
+    near(model.freedom[0], freedom)
+    near(model.noise[0], np.array(left) @ np.array(left).T / np.sqrt(np.outer(freedom, freedom)))
 
 
 def test_a_penalty_means_the_same_in_any_units():
@@ -247,6 +250,7 @@ def test_a_group_that_cannot_be_fitted_is_missing_and_spoils_no_other():
     assert forecast[..., 1:].isnan().all()
     assert model.spectral_radius().isnan().tolist() == [False, True, True, True]
     assert model.causality().p_value[1:].isnan().all()
+    assert VAR(lags=2, horizon=3, ridge=1e-20, per="place").fit(series)(series[None])[..., 1].isnan().all()
     held = VAR(lags=2, horizon=3, ridge=0.1, per="place").fit(series)
     assert held(series[None])[..., 1].isfinite().all()
 
@@ -259,6 +263,127 @@ def test_an_explosive_series_is_seen_by_its_radius():
     radius = VAR(lags=1, horizon=2, per="series").fit(series).spectral_radius()
     assert radius[0] < 0.5
     near(radius[1], 1.05, rtol=0.01)
+
+
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("late", [1, 2])
+def test_what_changes_only_in_the_last_steps_is_no_regressor_where_it_does_not_change(late, gap):
+    x = record(steps=100, variables=2).numpy()
+    x[:, 0] = 0.0
+    x[-late:, 0] = np.arange(1.0, late + 1)
+    series = torch.from_numpy(np.vstack([np.full((1, 2), np.nan), x]) if gap else x)
+    model = VAR(lags=late, horizon=1).fit(series)
+    assert (model.coefficients[0, -1, :, 0] == 0).all()
+    rows = np.column_stack([np.ones(100 - late), *[x[late - k : 100 - k] for k in range(1, late + 1)]])
+    held = np.ptp(rows, axis=0) > 0
+    held[0] = True
+    beta = np.linalg.lstsq(rows[:, held], x[late:], rcond=None)[0]
+    now = np.concatenate([[1.0], *[x[100 - k] for k in range(1, late + 1)]])[held]
+    near(model(series[None])[0, 0], now @ beta, rtol=1e-6, atol=1e-9)
+    near(model.freedom[0], 100 - late - held.sum())
+    ridge = VAR(lags=late, horizon=1, ridge=1e-9).fit(series)
+    near(ridge(series[None])[0, 0], now @ beta, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("gap", "steps"), [(False, 3000), (True, 3000), (False, 20_000)])
+def test_a_smooth_series_keeps_its_digits(gap, steps):
+    noise = np.random.default_rng(0).standard_normal((steps, 2))
+    x = noise.cumsum(0).cumsum(0)
+    theirs = Reference(x).fit(3)
+    series = torch.from_numpy(np.vstack([x, np.full((1, 2), np.nan)]) if gap else x)
+    both = VAR(lags=3, horizon=1, per="place").fit(
+        torch.stack([torch.from_numpy(noise)[: len(series)], series[:steps]], 2)
+    )
+    near(both.noise[1], theirs.sigma_u, rtol=1e-6)
+    near(both.noise[0], Reference(noise).fit(3).sigma_u)
+    odd = torch.cat([series, torch.full((len(series), 1), torch.nan), torch.full((len(series), 1), 0.1)], 1)
+    near(VAR(lags=3, horizon=1).fit(odd).noise[0, :2, :2], theirs.sigma_u, rtol=1e-6)
+    ours = VAR(lags=3, horizon=1).fit(series)
+    near(ours.noise[0], theirs.sigma_u, rtol=1e-6)
+    near(ours.coefficients[0], theirs.coefs, rtol=1e-6, atol=1e-6)
+    near(ours.causality().p_value[0, 0, 1], theirs.test_causality(0, 1).pvalue, rtol=1e-4)
+    smoother = x[:3000].cumsum(0)
+    near(VAR(lags=4, horizon=1).fit(torch.from_numpy(smoother)).noise[0], Reference(smoother).fit(4).sigma_u, rtol=1e-6)
+    criteria = lag_criteria(torch.from_numpy(x), max_lags=4)
+    for name, values in Reference(x).select_order(4).ics.items():
+        if name != "fpe":
+            near(getattr(criteria, name)[:, 0], values, atol=1e-6)
+
+
+def test_a_last_step_far_from_the_others_costs_no_digits():
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    x[-1, 0] = 1e7  # enters the mean of all steps, and as a regressor no row
+    model = VAR(lags=1, horizon=1).fit(torch.from_numpy(x))
+    centred = x[:-1] - x[:-1].mean(0)
+    near(model.coefficients[0, 0, 1], np.linalg.lstsq(centred, x[1:, 1], rcond=None)[0], rtol=1e-11)
+
+
+def test_an_order_that_leaves_residuals_of_less_than_full_rank_is_no_candidate():
+    noise = torch.randn(30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    criteria = lag_criteria(noise, max_lags=6)  # 24 rows: 4 lags leave 7 more than coefficients, 5 leave 3
+    assert criteria.bic[:, 0].isfinite().tolist() == [True] * 5 + [False] * 2
+    assert criteria.bic.nan_to_num(nan=torch.inf).argmin(0) == 0
+    theirs = [Reference(noise.numpy()[6 - p :]).fit(p).bic for p in range(1, 5)]
+    near(criteria.bic[1:5, 0], theirs)
+
+
+def test_criteria_of_variables_that_determine_one_another_are_missing():
+    x = torch.randn(300, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    copies, total = torch.cat([x, x[:, :1]], 1), torch.cat([x, x.sum(1, keepdim=True)], 1)
+    for bad in (copies, total, total + 1e4, total.float(), 0 * x, 0 * x + 0.1, torch.nan * x):
+        for values in lag_criteria(bad, max_lags=3):
+            assert values.isnan().all()
+    late = torch.cat([x[1:], x[:-1, :1]], 1)  # known exactly from one lag on
+    assert lag_criteria(late, max_lags=3).aic[:, 0].isfinite().tolist() == [True, False, False, False]
+    ends = torch.cat([x[:, :1], x[:, :1]], 1)
+    ends[0, 1] = ends[-1, 1] = 3.0  # copies in all rows of lags 1 and 2, not now and at lag 3
+    assert lag_criteria(ends, max_lags=3).aic[:, 0].isfinite().tolist() == [True, False, False, False]
+    both = lag_criteria(torch.stack([x, x[:, :1].expand(-1, 2)], 2), max_lags=3, per="place").aic
+    near(both[:, 0], lag_criteria(x, max_lags=3).aic[:, 0])
+    assert both[:, 1].isnan().all()
+
+
+def test_uncorrelated_pushes_of_noise_without_full_rank_are_missing():
+    x = torch.randn(5, 2, 30, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    model = VAR(lags=1, horizon=1, per="place").fit(x)  # 1 degree of freedom for 2 variables
+    assert model.responses(2).isfinite().all()
+    assert model.responses(2, orthogonal=True).isnan().all()
+    series = record(variables=2)
+    odd = torch.cat([torch.full((300, 1), 3.0), torch.full((300, 1), torch.nan), series], 1)
+    model, plain = VAR(lags=2, horizon=1).fit(odd), VAR(lags=2, horizon=1).fit(series)
+    answer = model.responses(3, orthogonal=True)[0]
+    near(answer[:, 2:, 2:], plain.responses(3, orthogonal=True)[0])
+    assert answer[:, 1].isnan().all() and answer[:, :, 1].isnan().all()
+    assert (answer[:, 0, [0, 2, 3]] == 0).all() and (answer[:, [0, 2, 3], 0] == 0).all()
+
+
+def test_what_cannot_be_fitted_has_no_spread_and_no_answers():
+    good = record(variables=2)
+    series = torch.stack([good, torch.cat([good[:, :1], good[:, :1]], 1)], 2)  # the second place: copies
+    model = VAR(lags=1, horizon=3, per="place").fit(series)
+    for values in (model.forecast_covariance(), model.responses(2), model.responses(2, orthogonal=True)):
+        assert values[0].isfinite().all() and values[1].isnan().all()
+    dead = VAR(lags=1, horizon=3).fit(torch.cat([good, torch.full((300, 1), torch.nan)], 1)).forecast_covariance()[0]
+    near(dead[:, :2, :2], VAR(lags=1, horizon=3).fit(good).forecast_covariance()[0])
+    assert dead[:, 2].isnan().all() and dead[:, :, 2].isnan().all()
+
+
+def test_one_degree_of_freedom_is_enough():
+    series = record(steps=12)  # 10 rows, 9 coefficients
+    model, theirs = VAR(lags=2, horizon=1).fit(series), Reference(series.numpy()).fit(2)
+    assert (model.freedom == 1).all()
+    near(model.noise[0], theirs.sigma_u, rtol=1e-6, atol=1e-9)
+    near(model.coefficients[0], theirs.coefs, rtol=1e-6, atol=1e-8)
+
+
+def test_an_empty_batch_and_whole_numbers():
+    series = record().round()
+    model = VAR(lags=2, horizon=3).fit(series)
+    assert model(series[None, :5][:0]).shape == (0, 3, 4)
+    assert model.distribution(series[None, :5][:0]).stddev.shape == (0, 3, 4)
+    whole = model(series[None].long())
+    assert whole.dtype == torch.float64
+    torch.testing.assert_close(whole, model(series[None]))
 
 
 def test_in_a_world_of_known_edges_a_long_record_comes_near_the_best_possible_error():
@@ -298,6 +423,10 @@ def test_a_fresh_model_takes_the_state_of_a_fitted_one():
     copy.load_state_dict(model.state_dict(), assign=True)
     torch.testing.assert_close(copy.distribution(series[None]).stddev, model.distribution(series[None]).stddev)
     torch.testing.assert_close(copy.causality().p_value, model.causality().p_value, equal_nan=True)
+    other = VAR(lags=3, horizon=3)
+    other.load_state_dict(model.state_dict(), assign=True)
+    with pytest.raises(ValueError, match="fit with lags=2, got lags=3"):
+        other(series[None])
 
 
 def test_gradients_pass_through_a_forecast():
@@ -311,15 +440,23 @@ def test_gradients_pass_through_a_forecast():
 def test_unusable_input_is_refused():
     with pytest.raises(ValueError, match='per must be "field"'):
         VAR(lags=1, horizon=1, per="grid")
-    for bad in ({"lags": 0}, {"horizon": 0}, {"ridge": -1.0}, {"own": 2.0}, {"ridge": float("nan")}):
+    for bad in ({"lags": 0}, {"horizon": 0}, {"ridge": -1.0}, {"own": 2.0}, {"ridge": torch.nan}, {"ridge": torch.inf}):
         with pytest.raises(ValueError, match="needs lags and horizon"):
             VAR(**({"lags": 1, "horizon": 1} | bad))
     with pytest.raises(ValueError, match="T >= 4 for 2 lags"):
         VAR(lags=2, horizon=1).fit(torch.zeros(3, 1))
     with pytest.raises(ValueError, match="2 infinite values"):
         VAR(lags=2, horizon=1).fit(torch.tensor([[0.0], [torch.inf], [1.0], [torch.inf], [0.0]]))
-    with pytest.raises(ValueError, match="more than 9 complete steps and no copies.*ridge above 0"):
+    with pytest.raises(
+        ValueError, match="more than 9 complete steps and no variables that are nearly copies.*ridge above 0"
+    ):
         VAR(lags=2, horizon=1).fit(record(steps=9))
+    with pytest.raises(
+        ValueError, match="under the penalty, intercept included: 4;.*at most 4 are complete.*larger ridge$"
+    ):
+        VAR(lags=2, horizon=1, ridge=1e-9).fit(record(steps=6))
+    with pytest.raises(ValueError, match="intercept included: 3;.*at most 3 are complete.*own above 0$"):
+        VAR(lags=2, horizon=1, ridge=1e9, own=0.0).fit(record(steps=5))
     with pytest.raises(ValueError, match="one variable is observed at 2"):
         rare = record()
         rare[2:, 0] = torch.nan
@@ -332,6 +469,8 @@ def test_unusable_input_is_refused():
         model(torch.zeros(1, 1, 4))
     with pytest.raises(ValueError, match=r"\(1, 3\) groups and variables"):
         model(torch.zeros(1, 5, 3))
+    with pytest.raises(ValueError, match="past holds 1 infinite"):
+        model(torch.zeros(1, 5, 4).index_put([torch.tensor(i) for i in (0, 2, 1)], torch.tensor(-torch.inf)))
     with pytest.raises(ValueError, match="steps must be"):
         model.responses(-1)
     with pytest.raises(ValueError, match='"f" or "wald"'):
