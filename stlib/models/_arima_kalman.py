@@ -33,7 +33,7 @@ def kalman(y: Tensor, regressors: Tensor, ar: Tensor, ma: Tensor, weights: list[
 
     Shapes: y ``(T, N)`` with NaN where missing, regressors ``(T, K)``, ar ``(N, p)``, ma ``(N, q)``. A series whose
     first values cannot be told has the log determinant NaN.
-    Source: Jones (1980), doi:10.1080/00401706.1980.10486189, for missing values; de Jong (1991),
+    Source: Jones (1980), doi:10.1080/00401706.1980.10486171, for missing values; de Jong (1991),
     doi:10.1214/aos/1176348139, for unknown first values.
     """
     (length, number), d, k = y.shape, len(weights), regressors.shape[1]
