@@ -137,6 +137,28 @@ def test_stored_garch_fits_are_at_least_five_times_as_fast_as_arch_at_the_same_l
     assert (theirs["share_lower"] < 0.02).all()
 
 
+def test_stored_var_fits_are_at_least_three_times_as_fast_as_statsmodels_with_the_same_answers():
+    theirs = table("var").query("package == 'statsmodels'").set_index("work")
+    assert theirs.loc["fit", "times_ours"] > 3
+    assert (theirs["largest_difference"] < 1e-10).all()
+
+
+def test_stored_arima_fits_are_fast_small_and_nearly_always_at_the_optimum():
+    rows = table("arima")
+    timed = rows[rows["work"].str.startswith("fit")].set_index(["work", "model"])
+    for _, one in timed.groupby(level="work"):
+        times = one.droplevel("work")["cpu_seconds_median"]
+        assert times["statsmodels"] > 25 * times["stlib-book"]
+        assert times["statsforecast"] > 8 * times["stlib-book"]
+        assert times["stlib-book"] > 2 * times["stlib-book, one start"]
+    assert timed["peak_memory_mib"].max() < 1024
+    optimum = rows[rows["work"].str.startswith("optimum")].set_index(["work", "model"])
+    ours = optimum.xs("stlib-book", level="model")
+    assert ours["within_share"].min() >= 0.98 and ours["far_share"].max() <= 0.01
+    for work, share in ours["within_share"].items():
+        assert share == optimum.loc[work, "within_share"].max()
+
+
 def test_stored_garch_time_and_memory_grow_no_faster_than_the_number_of_series():
     grown = table("garch").query("work.str.startswith('growth')").set_index("series")
     few, many = grown.loc[min(garch.GROWTH)], grown.loc[max(garch.GROWTH)]
