@@ -52,8 +52,8 @@ def christoffersen(hits: Tensor, level: float) -> tuple[CoverageTest, CoverageTe
               2 \left[\ell(\pi_0; n_{01}, n_{00}) + \ell(\pi_1; n_{11}, n_{10})
               - \ell(\alpha; n_{01} + n_{11}, n_{00} + n_{10}) \right] &\sim \chi^2_2
 
-    The second is the first plus `kupiec` of all hits but the first. With few hits the tests are rough: at a level of
-    1 % and 250 steps two hits in a row are expected once in forty series.
+    Without gaps the second is the first plus `kupiec` of all hits but the first. With few hits the tests are rough: at
+    a level of 1 % and 250 steps two hits in a row are expected once in forty series.
 
     Shapes: as `kupiec`. Only pairs of steps that both count are taken. ``rate`` is that of a hit after a hit in the
     first test, :math:`\pi_1`, and :math:`\hat\pi` in the second. A series without any pair is NaN.

@@ -123,11 +123,14 @@ class ARIMA(nn.Module):
 
         todo = (status == 0).nonzero()[:, 0]
         model = self.orders, self.order[1], self.seasonal[1]
-        found = estimate(y[:, todo] - level[todo], z, *model, effort=effort)
+        shift, effect = self._shift(y)
+        found = estimate((y - effect)[:, todo] - level[todo], z, *model, effort=effort)
         status[todo[~found.converged]] = STATUS.index("not converged")
         status[todo[found.perfect]] = STATUS.index("constant")
         coefficients, variance, loglik = (y.new_full((y.shape[1], *x.shape[1:]), torch.nan) for x in found[:3])
         coefficients[todo], variance[todo], loglik[todo] = found[:3]
+        if self.trend != "none":
+            coefficients[:, sum(self.orders.sizes)] += shift
 
         shape = series.shape[1:]
         self.regressors = torch.tensor(given)
@@ -172,7 +175,8 @@ class ARIMA(nn.Module):
             mean[:, which], variance[:, which] = found.ahead, found.ahead_variances
         mean = mean + effect[length:]
         spread = (variance * self.variance.flatten().repeat(batch)).sqrt().masked_fill(mean.isnan(), torch.nan)
-        mean, spread = (x.unflatten(1, (batch, *shape)).movedim(1, 0).to(past.dtype) for x in (mean, spread))
+        dtype = past.dtype if past.is_floating_point() else self.coefficients.dtype
+        mean, spread = (x.unflatten(1, (batch, *shape)).movedim(1, 0).to(dtype) for x in (mean, spread))
         return Normal(mean, spread, validate_args=False)
 
     @torch.no_grad()
@@ -191,7 +195,7 @@ class ARIMA(nn.Module):
             found = kalman(y[:, which], y.new_zeros(len(y), 0), *polynomials(own[which], self.orders), self.weights)
             deviation = (found.variances * self.variance.flatten()[which]).sqrt()
             result[len(self.weights) :, which] = found.innovations[:, 0] / deviation
-        return result.reshape(series.shape).to(series.dtype)
+        return result.reshape(series.shape).to(series.dtype if series.is_floating_point() else result.dtype)
 
     @torch.no_grad()
     def standard_errors(self, series: Tensor, regressors: Tensor | None = None) -> Tensor:
@@ -202,6 +206,7 @@ class ARIMA(nn.Module):
         """
         self._check_like(series)
         y, z = (x.double() for x in self._checked(series, regressors))  # differences of gradients need the precision
+        y = y - self._shift(y)[1]
         usable = (self.status == STATUS.index("ok")) | (self.status == STATUS.index("not converged"))
         result = torch.full_like(self._rows(self.coefficients), torch.nan)
         todo = usable.flatten().nonzero()[:, 0]
@@ -237,6 +242,22 @@ class ARIMA(nn.Module):
                     f"got {z.shape[1]} columns of rank {rank}"
                 )
         return y, z
+
+    def _shift(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A rough mean or drift of each series, ``(N,)``, and its effect: sums of squares without it keep their digits."""
+        shift = torch.zeros_like(y[0])
+        if self.trend == "mean":
+            shift = y.nanmean(0).nan_to_num()
+            return shift, shift.expand_as(y)
+        time = torch.arange(len(y)).to(y)[:, None]
+        if self.trend == "drift":
+            seen = torch.where(y.isnan(), 0.0, 1.0)
+            x, line = y.nan_to_num(), time * seen
+            count = seen.sum(0).clamp_min(1)
+            varied = (line * time).sum(0) - line.sum(0).square() / count
+            shift = ((line * x).sum(0) - line.sum(0) * x.sum(0) / count) / varied
+            shift = torch.where(varied > 0, shift, 0.0)
+        return shift, shift * time
 
     def _check_like(self, series: Tensor) -> None:
         if isinstance(self.coefficients, UninitializedBuffer):

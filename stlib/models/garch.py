@@ -38,7 +38,8 @@ class GARCH(nn.Module):
     As in the package arch, p counts squares and q counts variances (Bollerslev has them the other way round). ``mean``
     is "zero" or "constant": :math:`\mu` is estimated. Squares and variances before the first return are a weighted mean
     of the first 75 squares, with weights :math:`0.94^i`; for a constant mean, of departures from the series' own mean.
-    So the first 75 values of `filter` have seen a little of their future.
+    So the first values of `filter` have seen a little of their future. A forecast takes departures from the estimated
+    mean instead.
 
     `fit` finds the maximum of the likelihood of each series by itself, under :math:`\alpha_k \ge 0`,
     :math:`\beta_k \ge 0`, a `persistence` of at most 1 - 1e-6, :math:`2.05 \le \nu \le 500` and, but for "egarch",
@@ -101,22 +102,26 @@ class GARCH(nn.Module):
         """Estimate all series ``(T, C, *S)`` by maximum likelihood, in the given precision."""
         if series.ndim < 2:
             raise ValueError(f"series must be (T, C, *S), got shape {tuple(series.shape)}")
-        flat = series.reshape(len(series), -1).to(dtype)
+        flat = series.flatten(1).to(dtype)
         asymmetry = 0 if self.kind == "garch" else self.p
         parameters = 1 + self.p + asymmetry + self.q + (self.mean == "constant") + (self.noise == "t")
         status = _usable(flat, FEWEST * parameters)
         places = (status == 0).nonzero()[:, 0]
         table = flat.new_full((4 + self.p + asymmetry + self.q, flat.shape[1]), torch.nan)
         options = {name: getattr(self, name) for name in ("p", "q", "kind", "noise", "mean")}
-        for block in places.split(max(1, BLOCK // len(flat))):
-            returns = flat[:, block]
+        for block in places.split(max(1, BLOCK // max(1, len(flat)))) if len(places) else ():
+            # A mean far from 0 would hide the spread behind the scale.
+            centre = flat[:, block].nanmean(0) if self.mean == "constant" else flat.new_zeros(len(block))
+            returns = flat[:, block] - centre
             largest = returns.abs().nan_to_num(0.0).amax(0)
             scale = largest * (returns / largest).square().nanmean(0).sqrt()  # in two steps, against overflow
             par, likelihood, converged = maximise(returns / scale, **options)
             factor = 2 * scale.log() * (1 - par.beta.sum(0)) if self.kind == "egarch" else None
             omega = par.omega * scale.square() if factor is None else par.omega + factor
             likelihood = likelihood - scale.log() * (~returns.isnan()).sum(0)
-            found = torch.cat([torch.stack([par.mu * scale, omega]), *par[2:5], torch.stack([par.nu, likelihood])])
+            found = torch.cat(
+                [torch.stack([par.mu * scale + centre, omega]), *par[2:5], torch.stack([par.nu, likelihood])]
+            )
             usable = likelihood.isfinite()
             table[:, block] = torch.where(usable, found, torch.nan)
             edge = self._sum_of_factors(par) > EDGE - 1e-6
@@ -143,6 +148,10 @@ class GARCH(nn.Module):
         given = {"mu": mu, "omega": omega, "alpha": alpha, "gamma": gamma, "beta": beta, "nu": nu}
         values = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in given.items()}
         lags = {"alpha": self.p, "gamma": 0 if self.kind == "garch" else self.p, "beta": self.q}
+        if self.kind != "egarch" and bool((values["omega"] < 0).any()):
+            raise ValueError(f"omega must be 0 or more for {self.kind}, got {omega}")
+        if self.noise == "t" and not bool((values["nu"] > 2).all() and values["nu"].isfinite().all()):
+            raise ValueError(f"nu must be a number above 2 for noise t, got {nu}")
         for name, needed in lags.items():
             if values[name].ndim == 0 or len(values[name]) != needed:
                 raise ValueError(f"{name} needs {needed} lags, got {given[name]}")
@@ -185,7 +194,7 @@ class GARCH(nn.Module):
         batch, steps = past.shape[:2]
         future = past.new_full((batch, self.horizon, *past.shape[2:]), torch.nan)  # unknown, so missing
         x = torch.cat([past, future], 1).movedim(0, 1)  # (T + horizon, B, C, *S)
-        h = self._path(x)[steps:].movedim(0, 1)
+        h = self._path(x, ahead=True)[steps:].movedim(0, 1)
         return h * self._mean_growth(past.shape[2:]).to(h) if self.kind == "egarch" else h
 
     @torch.no_grad()
@@ -203,11 +212,19 @@ class GARCH(nn.Module):
         h = self._path(flat.reshape(len(series), 1, *series.shape[1:])).flatten(1)
         return log_likelihood(flat, h, par, noise=self.noise).reshape(series.shape[1:])
 
-    def _path(self, x: Tensor) -> Tensor:
-        """Variances of ``(T, B, C, *S)``, computed in the precision of the estimates."""
+    def _path(self, x: Tensor, *, ahead: bool = False) -> Tensor:
+        """Variances of ``(T, B, C, *S)``, computed in the precision of the estimates.
+
+        A forecast starts from departures from the estimated mean: a short past has hardly one of its own.
+        """
+        if x.numel() == 0:
+            return x
         par = self._flat(x.shape[2:], batch=x.shape[1])
         flat = x.flatten(1).to(par.omega)
-        h, _ = variance_path(flat, par, back_cast(flat, centred=self.mean == "constant"), kind=self.kind)
+        start = back_cast(flat - par.mu, centred=False) if ahead else back_cast(flat, centred=self.mean == "constant")
+        if ahead and self.kind == "egarch":  # its logarithm: without any departure the usual variance
+            start = torch.where(start > 0, start, (par.omega / (1 - par.beta.sum(0))).exp())
+        h, _ = variance_path(flat, par, start, kind=self.kind)
         return h.reshape(x.shape).to(x.dtype)
 
     def _flat(self, space: torch.Size, *, batch: int) -> Parameters:
@@ -263,6 +280,8 @@ def value_at_risk(forecast: Distribution, level: float) -> Tensor:
 
 def _usable(flat: Tensor, fewest: int) -> Tensor:
     """The status of each series ``(T, N)`` before it is fitted."""
+    if not len(flat):
+        return torch.full(flat.shape[1:], STATUS.index("too short"), device=flat.device)
     observed = ~flat.isnan()
     low, high = torch.where(observed, flat, torch.inf).amin(0), torch.where(observed, flat, -torch.inf).amax(0)
     status = torch.zeros(flat.shape[1], dtype=torch.long, device=flat.device)

@@ -405,3 +405,32 @@ def test_unusable_input_is_refused():
         model(series[None])
     with pytest.raises(ValueError, match="regressors must be \\(92, 1\\)"):
         model(series[None], torch.zeros(90, 1))
+
+
+@pytest.mark.parametrize(("offset", "dtype", "atol"), [(1e8, torch.float64, 1e-4), (1e3, torch.float32, 0.05)])
+def test_a_high_level_changes_nothing_but_the_mean(offset, dtype, atol):
+    e = torch.randn(301, 1, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = e[1:] + 0.6 * e[:-1]
+    low, high = (ARIMA(order=(0, 0, 1), trend="mean", horizon=1, dtype=dtype).fit(series) for series in (x, x + offset))
+    torch.testing.assert_close(low.loglik, high.loglik, rtol=0, atol=atol)
+    torch.testing.assert_close(low.coefficients[0], high.coefficients[0], rtol=0, atol=1e-2)
+    torch.testing.assert_close(low.standard_errors(x)[0], high.standard_errors(x + offset)[0], rtol=0.02, atol=0)
+    torch.testing.assert_close(high.coefficients[1] - offset, low.coefficients[1], rtol=0, atol=1e-2)
+    assert (high.status == STATUS.index("ok")).all()
+
+
+def test_a_steep_drift_changes_nothing_but_the_drift():
+    e = torch.randn(301, 1, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = (e[1:] + 0.4 * e[:-1]).cumsum(0)
+    steep = x + 1e7 * torch.arange(300.0, dtype=torch.float64)[:, None, None]
+    flat, risen = (ARIMA(order=(0, 1, 1), trend="drift", horizon=1).fit(series) for series in (x, steep))
+    torch.testing.assert_close(flat.loglik, risen.loglik, rtol=0, atol=1e-3)
+    torch.testing.assert_close(risen.coefficients[1] - 1e7, flat.coefficients[1], rtol=0, atol=1e-3)
+
+
+def test_whole_numbers_are_forecast_with_decimals():
+    x = (100 * torch.randn(80, 1, 2, generator=torch.Generator().manual_seed(0))).long()
+    model = ARIMA(order=(1, 0, 0), trend="mean", horizon=2).fit(x)
+    whole, decimal = model.distribution(x[None]), model.distribution(x[None].double())
+    torch.testing.assert_close(whole.mean, decimal.mean)
+    torch.testing.assert_close(whole.stddev, decimal.stddev)

@@ -414,3 +414,46 @@ def test_unusable_input_is_refused():
         model(torch.zeros(1, 5, 3))
     with pytest.raises(ValueError, match=r"past must be \(B, T, C, \*S\)"):
         model(torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.ones(100, 2), torch.full((100, 1), torch.nan), torch.randn(5, 1), torch.zeros(0, 1)]
+)
+def test_a_field_without_a_usable_series_is_reported(bad):
+    model = GARCH().fit(bad)
+    assert not {STATUS[i] for i in model.status.flatten().tolist()} & {"converged", "at the edge", "not converged"}
+    assert model.omega.isnan().all() and model.omega.shape == bad.shape[1:]
+
+
+@pytest.mark.parametrize("kind", ["garch", "egarch"])
+def test_a_mean_far_from_zero_changes_nothing_but_the_mean(kind):
+    e, h, drawn = 0.0, 1.0, []
+    noise = torch.randn(800, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for z in noise.tolist():
+        h = 0.05 + 0.1 * e * e + 0.85 * h
+        e = h**0.5 * z
+        drawn.append(e)
+    x = torch.tensor(drawn, dtype=torch.float64)[:, None]
+    near, far = (GARCH(kind=kind, mean="constant").fit(series) for series in (x, x + 1e5))
+    for name in ("omega", "alpha", "beta"):
+        torch.testing.assert_close(getattr(near, name), getattr(far, name), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(far.mu - 1e5, near.mu, rtol=0, atol=1e-4)
+
+
+def test_a_short_or_flat_past_is_forecast_with_a_constant_mean():
+    model = GARCH(kind="egarch", mean="constant").set(mu=1.0, omega=-0.05, alpha=[0.2], gamma=[-0.1], beta=[0.9])
+    usual = torch.tensor(-0.05 / 0.1, dtype=torch.float64).exp()
+    for past in (torch.full((1, 1, 1), 2.0), torch.ones(1, 6, 1)):
+        h = model.variance(past.double())
+        assert h.isfinite().all() and 0.2 * usual < h.item() < 5 * usual
+    # Over many short pasts the forecast of garch is about the usual variance: it was biased low.
+    model = GARCH(mean="constant").set(omega=0.05, alpha=[0.1], beta=[0.85])
+    past = torch.randn(20000, 2, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert model.variance(past).mean().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_values_without_meaning_are_refused():
+    with pytest.raises(ValueError, match="omega must be 0 or more"):
+        GARCH().set(omega=-1, alpha=[0.1], beta=[0.8])
+    with pytest.raises(ValueError, match="nu must be a number above 2"):
+        GARCH(noise="t").set(omega=0.1, alpha=[0.1], beta=[0.8])
