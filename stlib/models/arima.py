@@ -244,7 +244,7 @@ class ARIMA(nn.Module):
         return y, z
 
     def _shift(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """A rough mean or drift of each series, ``(N,)``, and its effect: sums of squares without it keep their digits."""
+        """A rough mean or drift of each series, ``(N,)``, and its effect; sums without it keep their digits."""
         shift = torch.zeros_like(y[0])
         if self.trend == "mean":
             shift = y.nanmean(0).nan_to_num()
