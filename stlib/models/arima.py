@@ -153,7 +153,7 @@ class ARIMA(nn.Module):
             raise ValueError(
                 f"past must be (B, T, C, *S) with more than {len(self.weights)} steps, got shape {tuple(past.shape)}"
             )
-        self._check_like(past[0])
+        self._check_like(past.flatten(0, 1))
         coefficients = self._rows(self.coefficients).repeat(batch, 1)
         effect = self._effect(length + self.horizon, batch, regressors)  # (T + horizon, B * N)
         y = past.to(self.coefficients).movedim(1, 0).reshape(length, -1) - effect[:length]
@@ -265,6 +265,10 @@ class ARIMA(nn.Module):
         if series.shape[1:] != self.variance.shape:
             raise ValueError(
                 f"fitted to channels and places {tuple(self.variance.shape)}, got {tuple(series.shape[1:])}"
+            )
+        if series.isinf().any():
+            raise ValueError(
+                f"the past has {int(series.isinf().sum())} infinite values: make them NaN if they are missing"
             )
 
     def _rows(self, buffer: Tensor) -> Tensor:

@@ -434,3 +434,14 @@ def test_whole_numbers_are_forecast_with_decimals():
     whole, decimal = model.distribution(x[None]), model.distribution(x[None].double())
     torch.testing.assert_close(whole.mean, decimal.mean)
     torch.testing.assert_close(whole.stddev, decimal.stddev)
+
+
+def test_infinite_values_of_a_past_are_refused():
+    x = torch.randn(60, 1, 2, generator=torch.Generator().manual_seed(0))
+    model = ARIMA(order=(1, 0, 0), trend="mean", horizon=2).fit(x)
+    past = torch.stack([x, x])
+    past[1, 5, 0, 0] = torch.inf
+    with pytest.raises(ValueError, match="the past has 1 infinite values"):
+        model(past)
+    with pytest.raises(ValueError, match="infinite"):
+        model.residuals(past[1])
