@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.special import stdtr
+from scipy.stats import false_discovery_control
 
 from stlib.evaluation.backtest import same_windows
 
@@ -233,13 +234,7 @@ def benjamini_hochberg(p_values: list[float] | np.ndarray) -> np.ndarray:
     >>> benjamini_hochberg([0.01, 0.04, 0.03]).round(3).tolist()
     [0.03, 0.04, 0.04]
     """
-    p_values = _probabilities(p_values)
-    order = p_values.argsort()[::-1]  # the largest first
-    k = len(p_values)
-    stepped = np.minimum.accumulate(p_values[order] * (k / np.arange(k, 0, -1)))
-    adjusted = np.empty_like(p_values)
-    adjusted[order] = stepped.clip(max=1)
-    return adjusted
+    return false_discovery_control(_probabilities(p_values))
 
 
 def _probabilities(p_values: list[float] | np.ndarray) -> np.ndarray:

@@ -1,3 +1,4 @@
+import arch
 import numpy as np
 import pytest
 import torch
@@ -87,7 +88,6 @@ def test_variances_and_likelihood_are_those_of_a_plain_loop_missing_returns_incl
 @pytest.mark.parametrize("noise", ["normal", "t"])
 @pytest.mark.parametrize("mean", ["zero", "constant"])
 def test_the_likelihood_at_given_parameters_is_that_of_arch(kind, p, q, noise, mean):
-    arch = pytest.importorskip("arch")
     x = simulate(400, 2, nu=5) + 0.03
     given = values(kind, p, q)
     extra = {"mu": 0.05 if mean == "constant" else 0.0, "nu": 6.0 if noise == "t" else np.inf}
@@ -159,7 +159,6 @@ def test_the_information_is_the_variance_of_the_slope_of_one_return(noise):
     [("garch", "normal", "zero"), ("garch", "t", "constant"), ("gjr", "t", "zero"), ("egarch", "normal", "constant")],
 )
 def test_the_optimum_is_that_of_arch_on_simulated_returns(kind, noise, mean):
-    arch = pytest.importorskip("arch")
     x = simulate(1000, 12, alpha=0.05, gamma=0.08, nu=6 if noise == "t" else None, seed=1)
     model = GARCH(kind=kind, noise=noise, mean=mean).fit(x)
     theirs = [
@@ -176,7 +175,6 @@ def test_the_optimum_is_that_of_arch_on_simulated_returns(kind, noise, mean):
     [("garch", "normal", 1, 1), ("gjr", "t", 1, 1), ("egarch", "t", 1, 1), ("garch", "t", 2, 1)],
 )
 def test_the_optimum_is_that_of_arch_on_stock_returns(kind, noise, p, q):
-    arch = pytest.importorskip("arch")
     prices = datasets.load("stocks").sel(channel=["adjusted_close"])
     x = torch.from_numpy(100 * np.diff(np.log(prices.values.astype(float)), axis=0))  # in per cent
     model = GARCH(p=p, q=q, kind=kind, noise=noise).fit(x)
@@ -294,7 +292,6 @@ def test_missing_returns_before_the_first_change_nothing_and_those_inside_little
 
 @pytest.mark.parametrize(("kind", "p", "q"), ORDERS[:6])
 def test_forecasts_of_several_steps_are_those_of_arch(kind, p, q):
-    arch = pytest.importorskip("arch")
     x = simulate(200, 2)
     given = values(kind, p, q)
     model = GARCH(p=p, q=q, kind=kind, horizon=6).set(**given)
