@@ -81,9 +81,9 @@ def time_warp(batch: Batch, generator: torch.Generator, *, strength: float, knot
     The logarithm of the speed :math:`d\tau/dt` is drawn from :math:`N(0, s^2)`, :math:`s` the ``strength``, at
     ``knots`` places spread evenly over the window, and is linear between them. The origin stays fixed, and so do the
     first and the last step: past steps stay within the past, and future steps between the origin and the last lead.
-    Values between steps are interpolated linearly; with one missing neighbour they are missing. The calendar is left as
-    it is. So it claims that nothing depends on the pace: false where a day or a year sets the clock, unless the warp is
-    small, and false of waves and fronts whose speed matters.
+    Values between steps are interpolated linearly; with one missing neighbour they are missing. Calendar and
+    regressors are left as they are. So it claims that nothing depends on the pace: false where a day or a year sets the
+    clock, unless the warp is small, and false of waves and fronts whose speed matters.
 
     Raises ValueError for a negative strength or fewer than 2 knots (with one speed for all, nothing moves).
     Source: Um et al. (2017), doi:10.1145/3136755.3136817. The fixed origin is ours: without it, the future of the
@@ -123,8 +123,9 @@ def slice_window(batch: Batch, generator: torch.Generator, *, past: int, horizon
     """Cut each window to ``past`` + ``horizon`` consecutive steps that start at a random one of its steps.
 
     The slice has an origin of its own, so what was future may become past: the forecaster is asked at that origin and
-    sees nothing after it. The calendar is cut along. If windows stand at every origin, as `split` cuts them, the slices
-    are what shorter windows would have been; it adds something where windows were thinned, or came from elsewhere.
+    sees nothing after it. Calendar and regressors are cut along. If windows stand at every origin, as `split`
+    cuts them, the slices are what shorter windows would have been; it adds something where windows were thinned, or
+    came from elsewhere.
 
     Shapes: ``(B, P, C, *S)`` and ``(B, L, C, *S)`` to ``(B, past, C, *S)`` and ``(B, horizon, C, *S)``.
     Raises ValueError for less than one step of either, or more steps than the window has.
@@ -144,7 +145,8 @@ def slice_window(batch: Batch, generator: torch.Generator, *, past: int, horizon
     step = (start[:, None] + torch.arange(past + horizon)).to(batch.past.device)
     row = torch.arange(len(step), device=step.device)[:, None]
     both = torch.cat([batch.past, batch.future], 1)[row, step]
-    return Batch(both[:, :past], both[:, past:], None if batch.calendar is None else batch.calendar[row, step])
+    known = (None if x is None else x[row, step] for x in (batch.calendar, batch.regressors))
+    return Batch(both[:, :past], both[:, past:], *known)
 
 
 def mixup(batch: Batch, generator: torch.Generator, *, alpha: float) -> Batch:
@@ -152,9 +154,9 @@ def mixup(batch: Batch, generator: torch.Generator, *, alpha: float) -> Batch:
     :math:`\lambda \sim \mathrm{Beta}(\alpha, \alpha)`.
 
     :math:`j` is a random permutation of the batch, and :math:`\lambda` the same for past and future. What is missing in
-    either is missing in the mixture. The calendar is that of the heavier one. It claims that forecasts are nearly
-    linear: two storms that are half as strong in one map, which no weather shows, and a blend of two seasons under one
-    date.
+    either is missing in the mixture. Calendar and regressors are those of the heavier one. It claims that forecasts are
+    nearly linear: two storms that are half as strong in one map, which no weather shows, and a blend of two seasons
+    under one date.
 
     Raises ValueError unless ``alpha`` is positive.
     Source: Zhang et al. (2018), doi:10.48550/arXiv.1710.09412. There one :math:`\lambda` a batch, here one a window.
@@ -171,10 +173,9 @@ def mixup(batch: Batch, generator: torch.Generator, *, alpha: float) -> Batch:
     seed = int(torch.randint(2**62, (), generator=generator))  # torch.distributions.Beta takes no generator
     own = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, count))
     mixed = _both(batch, lambda x: torch.lerp(x[partner], x, _over(own.reshape(-1, 1).to(x), x)))
-    if batch.calendar is None:
-        return mixed
-    heavier = (own >= 0.5).reshape(-1, 1, 1).to(batch.calendar.device)
-    return mixed._replace(calendar=torch.where(heavier, batch.calendar, batch.calendar[partner]))
+    heavier = (own >= 0.5).reshape(-1, 1, 1).to(batch.past.device)
+    known = (None if x is None else torch.where(heavier, x, x[partner]) for x in (batch.calendar, batch.regressors))
+    return Batch(mixed.past, mixed.future, *known)
 
 
 def crop(batch: Batch, generator: torch.Generator, *, height: int, width: int) -> Batch:

@@ -75,6 +75,6 @@ class Scaled(nn.Module):
         super().__init__()
         self.model, self.scaler = model, scaler
 
-    def forward(self, past: Tensor, calendar: Tensor | None = None) -> Tensor:
-        inputs = Batch(self.scaler(past), past, calendar).inputs(self.model)
+    def forward(self, past: Tensor, calendar: Tensor | None = None, regressors: Tensor | None = None) -> Tensor:
+        inputs = Batch(self.scaler(past), past, calendar, regressors).inputs(self.model)
         return self.scaler.inverse(self.model(*inputs))

@@ -14,23 +14,32 @@ CALENDAR = ("month", "weekday", "hour", "day_of_year")
 
 
 class Batch(NamedTuple):
-    """What a forecaster sees, what it should have said, and the calendar of both.
+    """What a forecaster sees, what it should have said, and what is known beforehand of both times.
 
-    Shapes: ``past`` is ``(B, past, C, *S)``, ``future`` is ``(B, horizon, C, *S)``, and ``calendar`` is
+    Shapes: ``past`` is ``(B, past, C, *S)``, ``future`` is ``(B, horizon, C, *S)``. ``calendar`` is
     ``(B, past + horizon, 4)``: whole numbers from 0, with the columns month, weekday, hour and day of the year, or None
-    where time has no dates.
+    where time has no dates. ``regressors`` is ``(B, past + horizon, K)``, the columns given to `split`, or None.
     """
 
     past: Tensor
     future: Tensor
     calendar: Tensor | None  # columns as in CALENDAR
+    regressors: Tensor | None = None
 
-    def inputs(self, model: nn.Module) -> tuple[Tensor, ...]:
-        """What ``model.forward`` is given: the past, and the calendar if it asks for one and time has dates."""
+    def inputs(self, model: nn.Module) -> tuple[Tensor | None, ...]:
+        """What ``model.forward`` is given, in its own order: the past, and what it asks for of the rest by name.
+
+        None stands for what there is not, and is left out at the end.
+        """
         inner = getattr(model, "_orig_mod", getattr(model, "module", model))  # compiled, or spread over devices
-        if self.calendar is None or "calendar" not in inspect.signature(inner.forward).parameters:
-            return (self.past,)
-        return self.past, self.calendar
+        asked = [self.past]
+        for name in list(inspect.signature(inner.forward).parameters)[1:]:
+            if name not in ("calendar", "regressors"):
+                break
+            asked.append(getattr(self, name))
+        while asked[-1] is None:
+            asked.pop()
+        return tuple(asked)
 
 
 class Windows:
@@ -43,7 +52,17 @@ class Windows:
     before them. Indexing with a whole number, a slice or a tensor of numbers gives a `Batch`, gathered on the device.
     """
 
-    def __init__(self, field: Tensor, labels: xr.DataArray, *, past: int, horizon: int, part: str, steps: range):
+    def __init__(
+        self,
+        field: Tensor,
+        labels: xr.DataArray,
+        *,
+        past: int,
+        horizon: int,
+        part: str,
+        steps: range,
+        regressors: Tensor | None = None,
+    ):
         self.field, self.labels, self.past, self.horizon, self.part = field, labels, past, horizon, part
         first, last = max(steps.start, past), steps.stop - horizon  # the first targets of the first and last window
         if last < first:
@@ -55,6 +74,7 @@ class Windows:
         self._calendar = _calendar(labels.indexes["time"])
         if self._calendar is not None:
             self._calendar = self._calendar.to(field.device)
+        self._regressors = regressors
 
     @property
     def series(self) -> Tensor:
@@ -66,14 +86,19 @@ class Windows:
         """The calendar of `series`, ``(T, 4)``, with the columns of `Batch`."""
         return None if self._calendar is None else self._calendar[self._touched]
 
+    @property
+    def regressors(self) -> Tensor | None:
+        """The regressors of `series`, ``(T, K)``."""
+        return None if self._regressors is None else self._regressors[self._touched]
+
     def __len__(self) -> int:
         return len(self._first_targets)
 
     def __getitem__(self, which: int | slice | Tensor) -> Batch:
         start = self._first_targets[which].reshape(-1) - self.past
         both = self._cut(self.field, start)  # (B, past + horizon, C, *S)
-        calendar = None if self._calendar is None else self._cut(self._calendar, start)
-        return Batch(both[:, : self.past], both[:, self.past :], calendar)
+        known = (None if x is None else self._cut(x, start) for x in (self._calendar, self._regressors))
+        return Batch(both[:, : self.past], both[:, self.past :], *known)
 
     def _cut(self, series: Tensor, start: Tensor) -> Tensor:
         # A view of all windows, of which only the wanted rows are copied: faster than indexing with a table of steps.
@@ -119,6 +144,7 @@ def split(
     train: float | int = 0.6,
     validation: float | int = 0.2,
     gap: int = 0,
+    regressors: xr.DataArray | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Split:
@@ -147,6 +173,7 @@ def split(
         raise ValueError(
             f"train={train} and validation={validation} with gap={gap} leave no test part of {steps} time steps"
         )
+    known = None if regressors is None else _known(regressors, field).to(device, dtype)
     bounds = range(ends[0]), range(ends[0] + gap, ends[1]), range(ends[1] + gap, steps)
     tensor = torch.tensor(field.values, dtype=dtype, device=device)
     observed = (~tensor[: ends[0]].isnan()).movedim(1, 0).flatten(1).any(1)
@@ -156,7 +183,7 @@ def split(
     names = ("train", "validation", "test")
     return Split(
         *(
-            Windows(tensor, field, past=past, horizon=horizon, part=name, steps=own)
+            Windows(tensor, field, past=past, horizon=horizon, part=name, steps=own, regressors=known)
             for name, own in zip(names, bounds, strict=True)
         )
     )
@@ -181,6 +208,22 @@ def check_field(field: xr.DataArray) -> None:
         regular = same_day and len(np.unique(np.diff(12 * time.year + time.month))) == 1
     if not regular:
         raise ValueError("the time axis has gaps or unequal steps: resample it to one step first (NaN where unknown)")
+
+
+def _known(regressors: xr.DataArray, field: xr.DataArray) -> Tensor:
+    if regressors.ndim != 2 or regressors.dims[0] != "time":
+        raise ValueError(f'regressors need dims ("time", one more), got {regressors.dims}')
+    if "time" not in regressors.indexes or not regressors.indexes["time"].equals(field.indexes["time"]):
+        raise ValueError(
+            f"regressors need the {field.sizes['time']} times of the field, got {regressors.sizes['time']} steps, "
+            "of which some are others or not named"
+        )
+    values = torch.from_numpy(regressors.values.astype(np.float64))
+    if not values.isfinite().all():
+        raise ValueError(
+            f"regressors must be known at every step, got {int((~values.isfinite()).sum())} missing or infinite values"
+        )
+    return values
 
 
 def _calendar(time: pd.Index) -> Tensor | None:

@@ -175,7 +175,8 @@ def _share(inputs, future, accelerator):
     weight = min(len(mine), 1)
     mine = mine if weight else rows[0][:1]
     device = accelerator.device
-    return [x[mine].to(device, non_blocking=True) for x in inputs], future[mine].to(device, non_blocking=True), weight
+    inputs = [None if x is None else x[mine].to(device, non_blocking=True) for x in inputs]
+    return inputs, future[mine].to(device, non_blocking=True), weight
 
 
 def _check_shape(what, given, future):
@@ -205,6 +206,8 @@ def _as_plain(value):
 
 def _digest(windows: Windows) -> str:
     content = hashlib.sha256(windows.series.cpu().numpy().tobytes())
+    if windows.regressors is not None:
+        content.update(windows.regressors.cpu().numpy().tobytes())
     content.update(f"{windows.past} {windows.horizon} {len(windows)}".encode())
     return content.hexdigest()[:16]
 

@@ -44,7 +44,7 @@ def maps(windows=6, size=6, dtype=torch.float32, number=1):
     shape = (windows, PAST + HORIZON, CHANNELS, size, size)
     both = torch.randn(shape, generator=seed(number), dtype=torch.float64).to(dtype)
     calendar = torch.arange(windows * (PAST + HORIZON) * 4).reshape(windows, PAST + HORIZON, 4)
-    return Batch(both[:, :PAST], both[:, PAST:], calendar)  # not contiguous, as windows are
+    return Batch(both[:, :PAST], both[:, PAST:], calendar, calendar[..., :2] / 7)  # not contiguous, as windows are
 
 
 def ramps(windows=6):
@@ -108,7 +108,7 @@ def test_missing_stays_missing_and_nothing_else_becomes_so(augment):
 
 
 @each
-def test_a_calendar_is_kept_or_cut_with_its_window(augment):
+def test_calendar_and_regressors_are_kept_or_cut_with_their_window(augment):
     batch = maps()
     changed = augment(batch, seed())
     rows = {tuple(row) for row in batch.calendar.flatten(0, 1).tolist()}
@@ -116,6 +116,7 @@ def test_a_calendar_is_kept_or_cut_with_its_window(augment):
     assert changed.calendar.shape[1] == changed.past.shape[1] + changed.future.shape[1]
     if augment.func not in (slice_window, mixup):
         assert torch.equal(changed.calendar, batch.calendar)
+    assert torch.equal(changed.regressors, changed.calendar[..., :2] / 7)
 
 
 # Values
@@ -246,7 +247,8 @@ def test_short_windows_can_be_warped(past, horizon):
 
 def test_slices_are_consecutive_and_every_start_is_as_likely():
     batch = ramps(6000)
-    batch = batch._replace(calendar=torch.cat([batch.past, batch.future], 1).long().expand(-1, -1, 4))
+    time = torch.cat([batch.past, batch.future], 1)
+    batch = batch._replace(calendar=time.long().expand(-1, -1, 4), regressors=time)
     cut = slice_window(batch, seed(), past=4, horizon=3)
     both = torch.cat([cut.past, cut.future], 1)
     assert cut.past.shape[1] == 4 and cut.future.shape[1] == 3

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from sklearn.preprocessing import StandardScaler
 from test_windows import ramp
 
+from stlib.data import windows, worlds
 from stlib.data.scaling import Scaled, Scaler
 from stlib.data.windows import split
 from stlib.models.baselines import Climatology, Persistence
@@ -86,3 +88,18 @@ def test_the_inner_model_sees_scaled_values_and_the_calendar():
     usual.fit(scaler(p.train.series), p.train.calendar)
     wrapped = Scaled(usual, scaler)
     torch.testing.assert_close(wrapped(*batch.inputs(wrapped)), plain(batch.past, batch.calendar), rtol=1e-4, atol=1e-4)
+
+
+def test_regressors_pass_through_a_scaled_model():
+    class Told(torch.nn.Module):
+        def forward(self, past, regressors):
+            return past[:, -1:] * 0 + regressors[:, -1:].sum(-1)[..., None, None]
+
+    field = worlds.AdvectionDiffusion(size=4).simulate(40, seed=0).isel(x=0)
+    columns = xr.DataArray(np.ones((40, 3)), dims=("time", "column"), coords={"time": field["time"]})
+    p = windows.split(field, past=3, horizon=1, regressors=columns)
+    scaler = Scaler().fit(p.train)
+    model = Scaled(Told(), scaler)
+    batch = p.test[:]
+    expected = scaler.inverse(torch.full_like(batch.future, 3.0))
+    torch.testing.assert_close(model(*batch.inputs(model)), expected)

@@ -21,7 +21,7 @@ def ramp(steps, shape=(), start="2001-01-01", freq="D"):
 
 def test_windows_are_the_steps_they_claim_to_be():
     parts = split(ramp(20), past=3, horizon=2, train=10, validation=4)
-    past, future, _ = parts.train[:]
+    past, future, *_ = parts.train[:]
     assert past[:, :, 0].tolist() == [[t - 3, t - 2, t - 1] for t in range(3, 9)]
     assert future[:, :, 0].tolist() == [[t, t + 1] for t in range(3, 9)]
     assert parts.validation[:].future[:, 0, 0].tolist() == [10, 11, 12]
@@ -95,6 +95,56 @@ def test_a_model_gets_the_calendar_only_if_it_asks():
     batch = split(ramp(20), past=3, horizon=2).train[:]
     assert len(batch.inputs(Persistence(horizon=2))) == 1
     assert len(batch.inputs(Climatology(horizon=2, cycle="month"))) == 2
+
+
+def with_holidays(steps=20):
+    """A field, and two columns: the step's own number, and whether it divides by three."""
+    field = ramp(steps)
+    number = np.arange(steps)
+    columns = np.stack([number, number % 3 == 0], 1).astype(float)
+    return field, xr.DataArray(columns, dims=("time", "column"), coords={"time": field["time"]})
+
+
+def test_regressors_come_with_the_window_and_reach_into_the_future():
+    field, columns = with_holidays()
+    parts = split(field, past=3, horizon=2, regressors=columns)
+    for part in parts:
+        batch = part[:]
+        assert batch.regressors.shape == (len(part), 5, 2)
+        last = [field.indexes["time"].get_loc(origin) for origin in part.origins]
+        assert batch.regressors[:, 2, 0].tolist() == last
+        torch.testing.assert_close(batch.regressors[:, :, 1], (batch.regressors[:, :, 0] % 3 == 0).float())
+        assert part.regressors.shape == (len(part.series), 2)
+    assert parts.test.every(2)[:].regressors.shape[0] == len(parts.test.every(2))
+
+
+def test_a_model_gets_what_it_asks_for_by_name_in_its_own_order():
+    class Both(torch.nn.Module):
+        def forward(self, past, regressors=None, calendar=None, truth=None): ...
+
+    class Known(torch.nn.Module):
+        def forward(self, past, regressors=None): ...
+
+    field, columns = with_holidays()
+    batch = split(field, past=3, horizon=2, regressors=columns).train[:]
+    past, regressors, calendar = batch.inputs(Both())
+    assert past is batch.past and regressors is batch.regressors and calendar is batch.calendar
+    assert [x is y for x, y in zip(batch.inputs(Known()), (batch.past, batch.regressors), strict=True)] == [True, True]
+    bare = batch._replace(regressors=None)
+    assert bare.inputs(Known()) == (batch.past,)
+    assert bare.inputs(Both())[1] is None and bare.inputs(Both())[2] is batch.calendar
+
+
+def test_regressors_of_other_times_or_with_gaps_are_refused():
+    field, columns = with_holidays()
+    with pytest.raises(ValueError, match="regressors need the 20 times of the field, got 19 steps"):
+        split(field, past=3, horizon=2, regressors=columns[1:])
+    with pytest.raises(ValueError, match="regressors need the 20 times of the field"):
+        split(field, past=3, horizon=2, regressors=columns.drop_vars("time"))
+    with pytest.raises(ValueError, match="known at every step, got 1 missing"):
+        split(field, past=3, horizon=2, regressors=columns.where(columns != 7))
+    with pytest.raises(ValueError, match="regressors need dims"):
+        split(field, past=3, horizon=2, regressors=columns[:, 0])
 
 
 def test_missing_values_stay_missing():

@@ -308,11 +308,11 @@ class Imputed(nn.Module):
         super().__init__()
         self.model, self.imputer, self.mask = model, imputer, mask
 
-    def forward(self, past: Tensor, calendar: Tensor | None = None) -> Tensor:
+    def forward(self, past: Tensor, calendar: Tensor | None = None, regressors: Tensor | None = None) -> Tensor:
         filled = self.imputer(past, None if calendar is None else calendar[:, : past.shape[1]])
         if self.mask:
             filled = torch.cat([filled, (~past.isnan()).to(past.dtype)], 2)
-        return self.model(*Batch(filled, past, calendar).inputs(self.model))
+        return self.model(*Batch(filled, past, calendar, regressors).inputs(self.model))
 
 
 class Filled(NamedTuple):
