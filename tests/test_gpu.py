@@ -8,8 +8,14 @@ from stlib.data.scaling import Scaled, Scaler
 from stlib.data.windows import split
 from stlib.data.worlds import AdvectionDiffusion
 from stlib.evaluation.backtest import backtest, score
+from stlib.models.arima import ARIMA
+from stlib.models.arima_search import search
 from stlib.models.baselines import Climatology, DampedAnomaly, Drift, Persistence, SeasonalPersistence
+from stlib.models.garch import GARCH
+from stlib.models.lim import LIM
 from stlib.models.linear import DLinear, NLinear
+from stlib.models.starma import STARMA
+from stlib.models.var import VAR
 from stlib.training.fit import fit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -43,6 +49,41 @@ def test_forecasts_are_those_of_the_cpu():
         a, b = backtest(on_cpu, cpu.test), backtest(on_gpu, gpu.test)
         np.testing.assert_allclose(a.forecast, b.forecast, rtol=2e-3, atol=2e-3)
         np.testing.assert_allclose(score(a), score(b), rtol=1e-3)
+
+
+def statistical_models():
+    series = torch.randn(150, 1, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    walks = series.cumsum(0)
+    gappy = walks.clone()
+    gappy[40:45, 0, 2] = torch.nan
+    ring = torch.eye(6).roll(1, 0) / 2 + torch.eye(6).roll(-1, 0) / 2
+    yield ARIMA(order=(1, 1, 1), horizon=HORIZON), walks
+    yield ARIMA(order=(2, 0, 1), trend="mean", horizon=HORIZON), series
+    yield ARIMA(order=(0, 1, 1), seasonal=(0, 0, 1), season=4, horizon=HORIZON), gappy
+    yield GARCH(horizon=HORIZON), series
+    yield GARCH(kind="egarch", horizon=HORIZON), series
+    yield VAR(lags=1, horizon=HORIZON), series
+    yield STARMA(weights=ring, ar=1, ma=1, horizon=HORIZON), series
+    yield LIM(modes=3, horizon=HORIZON), series
+
+
+@pytest.mark.parametrize("kind", range(8))
+def test_statistical_models_fit_on_the_gpu_as_on_the_cpu(kind):
+    (cpu, series), (gpu, _) = [list(statistical_models())[kind] for _ in range(2)]
+    cpu.fit(series)
+    gpu.cuda().fit(series.cuda())
+    assert all(buffer.is_cuda for buffer in gpu.buffers() if buffer.ndim > 0 and buffer.dtype.is_floating_point)
+    a, b = cpu(series[None]), gpu(series[None].cuda())
+    a, b = (x if isinstance(x, torch.Tensor) else x.stddev for x in (a, b))
+    assert b.is_cuda
+    torch.testing.assert_close(b.cpu(), a, rtol=1e-2, atol=1e-3)
+
+
+def test_the_order_search_chooses_the_same_on_the_gpu():
+    series = torch.randn(120, 1, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).cumsum(0)
+    on_cpu, on_gpu = (search(part, horizon=HORIZON, p=1, q=1) for part in (series, series.cuda()))
+    assert on_cpu.orders() == on_gpu.orders()
+    torch.testing.assert_close(on_gpu(series[None].cuda()).cpu(), on_cpu(series[None]), rtol=1e-2, atol=1e-3)
 
 
 def test_training_in_bfloat16_ends_near_the_cpu(tmp_path):

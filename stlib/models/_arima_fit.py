@@ -17,70 +17,26 @@ from stlib.models._arima_likelihood import (
     polynomials,
     unnatural,
 )
+from stlib.models._arima_starts import at_the_edge, starts
+from stlib.models._descent import LIMIT, best_of_starts, hessian_of, minimise
 from stlib.models.baselines import carry_forward
 
-TOLERANCE = 5e-4  # of the deviance: half of it is what the log likelihood can still gain
-LIMIT = 8.0  # of the unbounded coordinates: a partial autocorrelation of 1 - 2e-7
+TOLERANCE = 1e-3  # of the deviance: half of it is what the log likelihood can still gain
 
 
-class Minimum(NamedTuple):
-    x: Tensor  # (N, k)
-    value: Tensor  # (N,)
-    done: Tensor  # (N,) whether nothing more is to be gained
-    promise: Tensor  # (N,) what the last step promised to gain
-
-
-# First partial autocorrelations of further starts: ar, ma (with the sign of ar), and both of the seasonal part.
-STARTS = (
-    (0.9, 0.8, 0.9, 0.8),
-    (0.0, -0.8, 0.0, 0.4),
-    (-0.9, -0.8, 0.0, 0.4),
-    (-0.4, 0.3, 0.0, 0.4),
-    (0.85, 0.97, 0.0, 0.4),
-    (0.0, 0.8, 0.0, 0.4),
-    (0.4, 0.3, 0.0, 0.4),
-)
-ROUGH = (3, 4)  # steps from each further start, after which those without hope are given up
-HOPE = 2.0  # times what the last step promised is the most that a start is believed to gain
-CYCLES = 2  # further starts at the strongest cycles of the noise
-DOUBT = 0.07, 2.0  # least eigenvalue of a unit curvature, and most distance from 0, of an optimum beyond doubt
-Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-
-
-def hannan_rissanen(w: Tensor, orders: Orders) -> Tensor:
-    """Starting coefficients ``(N, k)`` of series ``(T, N)``: least squares on lags of the series and of its noise.
-
-    The noise is what a long autoregression leaves.
-    Source: Hannan and Rissanen (1982), doi:10.1093/biomet/69.1.81. Deviation: of a seasonal model's product only the
-    plain and the seasonal lags take part.
-    """
-    of_w = [*range(1, orders.p + 1)], [orders.season * (i + 1) for i in range(orders.P)]
-    of_noise = [*range(1, orders.q + 1)], [orders.season * (i + 1) for i in range(orders.Q)]
-    noise = w
-    if orders.ma:
-        long = max(1, min(max(orders.ar, orders.ma) + 4 + len(w) // 100, len(w) // 3))
-        noise = w - _regression(w, [(w, range(1, long + 1))])[1]
-    found, _ = _regression(w, [(w, of_w[0]), (noise, of_noise[0]), (w, of_w[1]), (noise, of_noise[1])])
-    return found
-
-
-def _regression(w: Tensor, lagged: list[tuple[Tensor, list[int]]]) -> tuple[Tensor, Tensor]:
-    """Least-squares coefficients ``(N, k)`` of w on lags of series that are 0 before the start; the fit ``(T, N)``."""
-    columns = [torch.cat([x.new_zeros(min(lag, len(x)), x.shape[1]), x[:-lag]]) for x, lags in lagged for lag in lags]
-    design = torch.stack(columns, -1).movedim(1, 0)  # (N, T, k)
-    gram = design.mT @ design
-    gram = gram + 1e-6 * torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1) + 1)
-    found = torch.linalg.solve_ex(gram, design.mT @ w.T[..., None]).result
-    return found[..., 0].nan_to_num(), (design @ found)[..., 0].T
+NUMBER = 8  # starts of each series
+NEAR = 6.0  # no more than this in deviance worse than the first start: a start at the edge that is tried
+BLOCK = 2**21, 2**18  # values worked on at once: in all, and in a processor's cache
 
 
 def with_chain(x: Tensor, orders: Orders) -> tuple[Tensor, Tensor]:
     """The coefficients at unbounded coordinates x ``(N, k)``, and their derivatives ``(N, k, k)`` by them."""
+    (number, size), one = x.shape, torch.eye(x.shape[1]).to(x)
     with torch.enable_grad():
-        free = x.detach().requires_grad_()
+        free = x.detach().expand(size, number, size).clone().requires_grad_()
         coefficients = natural(free, orders)
-        rows = [torch.autograd.grad(coefficients[:, i].sum(), free, retain_graph=True)[0] for i in range(x.shape[1])]
-    return coefficients.detach(), torch.stack(rows, 1)
+    rows = torch.autograd.grad(coefficients, free, one[:, None].expand_as(free))[0]
+    return coefficients[0].detach(), rows.movedim(0, 1)
 
 
 class Optimum(NamedTuple):
@@ -98,15 +54,23 @@ class Complete:
 
     def __init__(self, w: Tensor, regressors: Tensor, begin: Tensor, orders: Orders):
         self.w, self.regressors, self.begin, self.orders = w, regressors, begin, orders
+        self.size = block_size(len(w), w.device, cached=True)
 
     def at(self, coefficients: Tensor, which: Tensor) -> Optimum:
-        found = exact(self.w[:, which], self.regressors, coefficients, self.orders, begin=self.begin[which])
+        return Optimum(*_in_parts(self._at, self.size, coefficients, which))
+
+    def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _in_parts(self._slopes, self.size, x, which)
+
+    def _at(self, coefficients: Tensor, which: Tensor) -> Optimum:
+        w, begin = self.w.index_select(1, which), self.begin[which]
+        found = exact(w, self.regressors, coefficients, self.orders, begin=begin)
         steps = (len(self.w) - self.begin[which]).to(self.w.dtype)
         return Optimum(found.deviance, steps, found.sum / steps, found.beta, found.beta_precision)
 
-    def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _slopes(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         coefficients, chain = with_chain(x, self.orders)
-        w, begin = self.w[:, which], self.begin[which]
+        w, begin = self.w.index_select(1, which), self.begin[which]
         found = exact(w, self.regressors, coefficients, self.orders, begin=begin, slopes=True)
         gradient = (found.gradient[:, None] @ chain)[:, 0]
         return found.deviance, gradient.nan_to_num(), (chain.mT @ found.curvature @ chain).nan_to_num()
@@ -117,6 +81,8 @@ class Gappy:
 
     def __init__(self, y: Tensor, regressors: Tensor, weights: list[int], orders: Orders):
         self.y, self.regressors, self.weights, self.orders = y, regressors, weights, orders
+        points = 2 * sum(orders.sizes) + 1
+        self.size = filter_size(len(y) * (1 + regressors.shape[1]), orders, weights, y.device, points=points)
 
     def _filtered(self, coefficients: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Standardised innovations ``(T, 1 + K, n)``, 0 where missing, log variances, log determinant and count."""
@@ -125,7 +91,11 @@ class Gappy:
         return (found.innovations / found.variances.sqrt()[:, None]).nan_to_num(), logs, found.logdet, found.observed
 
     def at(self, coefficients: Tensor, which: Tensor) -> Optimum:
-        return self._optimum(*self._filtered(coefficients, which))
+        parts = _in_parts(lambda *part: self._optimum(*self._filtered(*part)), self.size, coefficients, which)
+        return Optimum(*parts)
+
+    def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return _in_parts(self._slopes, self.size, x, which)
 
     def _optimum(self, rows: Tensor, logs: Tensor, logdet: Tensor, observed: Tensor) -> Optimum:
         steps = observed.to(rows.dtype)
@@ -136,7 +106,7 @@ class Gappy:
         deviance = torch.where((total > 0) & deviance.isfinite(), deviance, torch.inf)
         return Optimum(deviance, steps, total / steps, beta, moments[:, 1:, 1:])
 
-    def __call__(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _slopes(self, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         (number, size), width = x.shape, torch.finfo(x.dtype).eps ** (1 / 4)
         shifts = width * torch.cat([torch.eye(size, dtype=x.dtype, device=x.device) * sign for sign in (1, -1)])
         points = torch.cat([x[None], x + shifts[:, None]]).flatten(0, 1)
@@ -158,153 +128,10 @@ class Gappy:
         return value[0], gradient.nan_to_num(), curvature.nan_to_num()
 
 
-def newton(objective: Objective) -> Objective:
-    """The same objective with its true Hessian, by differences of the gradient, made positive by the size of its
-    eigenvalues: where Gauss-Newton steps zigzag along a curved valley, these do not.
-    """
-
-    def curved(x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        value, slope, hessian = hessian_of(objective, x, which)
-        values, vectors = torch.linalg.eigh(hessian)
-        size = values.abs().clamp_min(1e-9)
-        return value, slope, vectors * size[:, None] @ vectors.mT
-
-    return curved
-
-
-def hessian_of(objective: Objective, x: Tensor, which: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Value, gradient and Hessian ``(n, k, k)`` of an objective, the last by central differences of its gradient."""
-    (number, size), width = x.shape, torch.finfo(x.dtype).eps ** (1 / 3)
-    shifts = width * torch.cat([torch.eye(size, dtype=x.dtype, device=x.device) * sign for sign in (1, -1)])
-    points = torch.cat([x[None], x + shifts[:, None]]).flatten(0, 1)
-    value, slope, _ = objective(points, which.repeat(2 * size + 1))
-    slope = slope.unflatten(0, (2 * size + 1, number))
-    hessian = (slope[1 : size + 1] - slope[size + 1 :]).movedim(0, -1) / (2 * width)
-    return value[:number], slope[0], ((hessian + hessian.mT) / 2).nan_to_num()
-
-
-def starts(objective: Complete, x: Tensor, which: Tensor) -> Tensor:
-    """Other places to start from, ``(S, n, k)``: fixed ones, and cycles that the optimum x left in the noise."""
-    orders = objective.orders
-    offsets = [sum(orders.sizes[:i]) for i in range(4)]
-    points = x.new_zeros(len(STARTS), 1, x.shape[1])
-    for point, start in zip(points, STARTS, strict=True):
-        for offset, count, partial in zip(offsets, orders.sizes, start, strict=True):
-            point[:, offset : offset + min(count, 1)] = math.atanh(partial)
-    points = points.expand(-1, len(x), -1)
-    if min(orders.p, orders.q) < 2:
-        return points
-    noise = exact(objective.w[:, which], objective.regressors, natural(x, orders), orders, begin=objective.begin[which])
-    power = torch.fft.rfft(noise.noise.to(x), dim=0).abs()
-    power[[0, 1, -1]] = 0
-    peaks = []
-    for _ in range(CYCLES):
-        peak = power.argmax(0)
-        angle = 2 * math.pi * peak / len(noise.noise)
-        power[(torch.arange(len(power), device=x.device)[:, None] - peak).abs() <= 2] = 0
-        point = torch.zeros_like(x)
-        for offset, radius in ((0, 0.97), (orders.p, 0.9)):  # complex roots of this radius and angle
-            partial = torch.stack(
-                [2 * radius * angle.cos() / (1 + radius**2), torch.full_like(x[:, 0], -(radius**2))], -1
-            )
-            point[:, offset : offset + 2] = partial.atanh()
-        peaks.append(point)
-    return torch.cat([points, torch.stack(peaks)])
-
-
-def best_of_starts(objective: Complete, x: Tensor) -> Minimum:
-    """The minimum from x ``(N, k)``; where it lies at the edge or in a long valley, the best of several starts.
-
-    That is where other optima were found, on simulated and on real series.
-    """
-    best = minimise(objective, x, tolerance=TOLERANCE)
-    curvature = objective(best.x, torch.arange(len(x), device=x.device))[2]
-    unit = curvature.diagonal(dim1=-2, dim2=-1).clamp_min(1e-300).rsqrt()
-    flattest = torch.linalg.eigvalsh(curvature * unit[:, :, None] * unit[:, None])[:, 0]
-    doubtful = (flattest < DOUBT[0]) | (best.x.abs().amax(1) > DOUBT[1]) | ~best.done | best.value.isinf()
-    again = doubtful.nonzero()[:, 0]
-    if len(again) == 0:
-        return best
-    points = starts(objective, best.x[again], again)  # (S, n, k)
-    number = len(points)
-    which, points = again.repeat(number), points.flatten(0, 1)
-    bar, reached = best.value[which] - 0.01, torch.full_like(points[:, 0], torch.inf)
-    alive = torch.arange(len(which), device=x.device)
-    for rounds in ROUGH:
-        part = which[alive]
-        rough = minimise(
-            lambda x, i, part=part: objective(x, part[i]), points[alive], tolerance=0.05, rounds=(rounds, 0)
-        )
-        points[alive], reached[alive] = rough.x, rough.value
-        # A start that only goes where the first one went promises no more than it lacks.
-        hopeless = rough.value - HOPE * rough.promise > bar[alive]
-        reached[alive[hopeless]] = torch.inf
-        alive = alive[~hopeless]
-    value, winner = reached.unflatten(0, (number, -1)).min(0)
-    hopeful = value.isfinite()
-    start = points.unflatten(0, (number, -1))[winner, torch.arange(len(again), device=x.device)][hopeful]
-    again = again[hopeful]
-    polished = minimise(lambda x, i: objective(x, again[i]), start, tolerance=TOLERANCE)
-    better = polished.value < best.value[again]
-    for whole, part in zip(best, polished, strict=True):
-        whole[again[better]] = part[better]
-    return best
-
-
-def minimise(objective: Objective, x: Tensor, *, tolerance: float, rounds: tuple[int, int] = (20, 40)) -> Minimum:
-    r"""The minimum of each of N functions by the Levenberg-Marquardt method; a function that is done costs no more.
-
-    ``objective(x, which)`` gives the value ``(n,)``, the gradient ``(n, k)`` and a positive Hessian ``(n, k, k)`` of
-    the functions ``which`` at x ``(n, k)``. After the first of ``rounds`` those that are left go on with the true
-    Hessian (see `newton`). A function is done when the next step promises less than ``tolerance``.
-    Source: Moré (1978), doi:10.1007/BFb0067700.
-    """
-    x = x.clamp(-LIMIT, LIMIT)
-    value, done = torch.full_like(x[:, 0], torch.inf), torch.zeros_like(x[:, 0], dtype=torch.bool)
-    promise = value.clone()
-    for function, count in zip((objective, newton(objective)), rounds, strict=True):
-        active = (~done).nonzero()[:, 0]
-        if len(active) == 0 or count == 0:
-            break
-        x[active], value[active], done[active], promise[active] = _descend(
-            function, x[active], active, count, tolerance
-        )
-    return Minimum(x, value, done, promise)
-
-
-def _descend(objective: Objective, x: Tensor, which: Tensor, rounds: int, tolerance: float) -> tuple[Tensor, ...]:
-    state = [torch.arange(len(x), device=x.device), x.clone(), *objective(x, which), torch.full_like(x[:, 0], 1e-3)]
-    x, value, done = x.clone(), state[2].clone(), torch.zeros_like(which, dtype=torch.bool)
-    promises = torch.full_like(value, torch.inf)
-    for _ in range(rounds):
-        index, here, best, slope, bend, damping = state
-        diagonal = bend.diagonal(dim1=-2, dim2=-1)
-        largest = diagonal.amax(-1, keepdim=True) + 1e-30
-        # A coordinate at its limit whose slope leads outwards stays there.
-        held = (here.abs() >= LIMIT) & (slope * here < 0)
-        slope = slope.masked_fill(held, 0.0)
-        floor = torch.diag_embed(largest * torch.where(held, 1e12, 1e-12))
-        promise = (slope * torch.linalg.solve_ex(bend + floor, slope).result).sum(-1) / 2
-        finished = (promise < tolerance) & best.isfinite()
-        promises[index] = promise
-        done[index[finished]] = True
-        state = [part[~finished] for part in (index, here, best, slope, bend, damping, floor, diagonal)]
-        if len(state[0]) == 0:
-            break
-        index, here, best, slope, bend, damping, floor, diagonal = state
-        step = torch.linalg.solve_ex(bend + floor + torch.diag_embed(damping[:, None] * diagonal), slope).result
-        step = step * (2 / step.abs().amax(-1, keepdim=True)).clamp_max(1.0)
-        there = (here - step).clamp(-LIMIT, LIMIT)
-        found = objective(there, which[index])
-        better = found[0] < best
-        damping = torch.where(better, (damping / 8).clamp_min(1e-9), damping * 8)
-        chosen = [
-            torch.where(better.reshape(-1, *[1] * (new.ndim - 1)), new, old)
-            for new, old in zip((there, *found), (here, best, slope, bend), strict=True)
-        ]
-        state = [index, *chosen, damping]
-        x[index], value[index] = chosen[0], chosen[1]
-    return x, value, done, promises
+def _in_parts(function: Callable, size: int, x: Tensor, which: Tensor) -> tuple[Tensor, ...]:
+    """The results of a function of series, at most ``size`` of them at once."""
+    parts = [function(*part) for part in zip(x.split(size), which.split(size), strict=True)]
+    return parts[0] if len(parts) == 1 else tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 class Estimates(NamedTuple):
@@ -321,7 +148,7 @@ def estimate(
     y: Tensor, regressors: Tensor, orders: Orders, d: int, seasonal: int, *, effort: str = "best"
 ) -> Estimates:
     """Maximum-likelihood estimates of series ``(T, N)`` with regressors ``(T, K)`` that are independent of each other
-    after differencing. The effort is "rough", for comparing models, "one start", or "best", several where in doubt.
+    after differencing. The effort is "rough", for comparing models, "one start", or "best", several.
     """
     number, k = y.shape[1], sum(orders.sizes) + regressors.shape[1]
     found = Estimates(
@@ -357,11 +184,20 @@ def _blocks(y: Tensor) -> list[tuple[Tensor, int]]:
     ]
 
 
-def block_size(length: int, device: torch.device) -> int:
-    """How many series of a length to work on at once: few enough for its memory, many enough for the loop over time."""
+def block_size(length: int, device: torch.device, *, cached: bool = False) -> int:
+    """How many series of a length to work on at once: few enough for its memory, many enough for the loop over time.
+
+    With ``cached`` few enough for a processor's cache.
+    """
     if device.type != "cpu":
         return max(1, 2**25 // length)
-    return max(1, 2**19 // length)
+    return max(1, BLOCK[cached] // length)
+
+
+def filter_size(length: int, orders: Orders, weights: list[int], device: torch.device, *, points: int = 1) -> int:
+    """The same for the Kalman filter, which holds a covariance of the state of each series too."""
+    state = max(orders.ar, orders.ma + 1) + len(weights)
+    return block_size(points * (length + 4 * state**2), device)
 
 
 class _Problem:
@@ -406,13 +242,17 @@ class _Problem:
         plain = exact(complete.w, complete.regressors, x, self.orders, begin=complete.begin)
         perfect = plain.sum / len(complete.w) <= self.rounding.square()
         if k:
-            x = unnatural(hannan_rissanen(plain.noise, self.orders), self.orders)
-            if effort == "best":
-                x, _, done, _ = best_of_starts(complete, x)
-            elif effort == "one start":
-                x, _, done, _ = minimise(complete, x, tolerance=TOLERANCE)
+            x = starts(plain.noise, self.orders, NUMBER if effort == "best" else 1)
+            if effort == "best" and self.orders.q:
+                everyone = torch.arange(number, device=x.device)
+                edges = at_the_edge(plain.noise, complete.begin, self.orders)
+                here, *there = (complete.at(natural(z, self.orders), everyone).deviance for z in (x[0], *edges))
+                near = torch.stack(there) < here + NEAR
+                x = torch.cat([x, torch.where(near[..., None], edges, torch.nan)])
+            if effort == "rough":
+                x, _, done, _ = minimise(complete, x[0], tolerance=20 * TOLERANCE, rounds=12)
             else:
-                x, _, done, _ = minimise(complete, x, tolerance=100 * TOLERANCE, rounds=(12, 0))
+                x, _, done, _ = best_of_starts(complete, x, tolerance=TOLERANCE)
             x = self._to_the_edge(x)
             if len(self.gaps):
                 x[self.gaps], _, done[self.gaps], _ = minimise(self.gappy, x[self.gaps], tolerance=TOLERANCE)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from stlib.models._arima_likelihood import initial_covariance
 
+FLAT, DOUBTFUL = 1e-9, 1e4  # precision of a value not yet known, and a variance of what is not known
+
 
 class Filtered(NamedTuple):
     """What `kalman` finds, for step d + 1 on, with d the number of steps that differencing takes."""
@@ -24,12 +26,15 @@ class Filtered(NamedTuple):
     observed: Tensor  # (N,) innovations that count: the observed values less d
 
 
-def kalman(y: Tensor, regressors: Tensor, ar: Tensor, ma: Tensor, weights: list[int], *, horizon: int = 0) -> Filtered:
+def kalman(
+    y: Tensor, regressors: Tensor, ar: Tensor, ma: Tensor, weights: list[int], *, horizon: int = 0, causal: bool = False
+) -> Filtered:
     r"""Innovations, their variances and forecasts of :math:`y_t = w_t + \sum_i \delta_i y_{t-i}`, w an ARMA process.
 
     The first d values, d the number of ``weights`` :math:`\delta`, are given, not modelled; where one of them is
     missing it has a flat (diffuse) prior and is estimated from the rest, which is exact for everything but the
-    innovations before it is known. A value that is missing later is skipped.
+    innovations: these have seen the future. With ``causal`` the innovations and variances of the series are what was
+    known at their time, NaN where that did not suffice. A value that is missing later is skipped.
 
     Shapes: y ``(T, N)`` with NaN where missing, regressors ``(T, K)``, ar ``(N, p)``, ma ``(N, q)``. A series whose
     first values cannot be told has the log determinant NaN.
@@ -89,8 +94,11 @@ def kalman(y: Tensor, regressors: Tensor, ar: Tensor, ma: Tensor, weights: list[
             torch.where(logdet.isnan()[:, None, None], torch.eye(len(unknown)).to(y), lower)
         )
         moments = torch.einsum("tin,tjn->nij", weighted, innovations)
+        if causal:
+            known = (~missing[unknown]).T.to(y.dtype)
+            past, variances = _from_the_past(flat, innovations[:, 0], variances, seen, known)
         found = -inverse @ moments  # (N, unknown, 1 + K)
-        innovations = innovations + torch.einsum("tin,nij->tjn", flat, found)
+        innovations = past[:, None] if causal else innovations + torch.einsum("tin,nij->tjn", flat, found)
         beyond = values[:, 1 + k :]
         ahead = ahead + torch.einsum("hin,ni->hn", beyond, found[..., 0])
         ahead_variances = ahead_variances + torch.einsum("hin,nij,hjn->hn", beyond, inverse, beyond)
@@ -98,6 +106,26 @@ def kalman(y: Tensor, regressors: Tensor, ar: Tensor, ma: Tensor, weights: list[
     innovations = torch.where(seen[:, None], innovations, torch.nan)
     observed = seen.sum(0) - missing[:d].sum(0)
     return Filtered(innovations, variances, ahead, ahead_variances, logdet, observed)
+
+
+def _from_the_past(
+    flat: Tensor, innovations: Tensor, variances: Tensor, seen: Tensor, known: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Innovations ``(T, N)`` and variances with unknown first values as estimated from the steps before each.
+
+    flat ``(T, U, N)`` is how they depend on the unknown values; known ``(N, U)`` is 1 for those of other series only.
+    """
+    precision, moment = torch.diag_embed(known + FLAT), torch.zeros_like(known)
+    values, spreads = [], []
+    for by_first, value, variance, here in zip(flat.mT, innovations, variances, seen, strict=True):
+        back = torch.linalg.solve_ex(precision, by_first).result
+        doubt = (back * by_first).sum(1)
+        values.append(torch.where(doubt < DOUBTFUL, value - (back * moment).sum(1), torch.nan))
+        spreads.append(variance + doubt)
+        weight = torch.where(here, by_first.T / variance, 0.0).T
+        precision = precision + weight[:, :, None] * by_first[:, None]
+        moment = moment + weight * value[:, None]
+    return torch.stack(values), torch.stack(spreads)
 
 
 def _seen(state: Tensor, r: int, weights: list[int]) -> Tensor:

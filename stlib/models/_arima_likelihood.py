@@ -4,6 +4,8 @@ Everything here works on ``(T, N)``: time first, then one column a series, each 
 is the long one, so a Python loop over time costs little next to the work in it. `stlib.models.arima` is the way in.
 """
 
+import itertools
+import math
 from typing import NamedTuple
 
 import torch
@@ -74,6 +76,17 @@ def stationary(x: Tensor) -> Tensor:
     return coefficients
 
 
+def partials(coefficients: Tensor) -> Tensor:
+    """Partial autocorrelations of an autoregression ``(..., p)``: all in (-1, 1) just if it is stationary."""
+    rest, found = coefficients, []
+    for _ in range(coefficients.shape[-1]):
+        last = rest[..., -1:]
+        found.insert(0, last)
+        rest = rest[..., :-1]
+        rest = (rest + last * rest.flip(-1)) / (1 - last * last)
+    return torch.cat(found, -1) if found else coefficients
+
+
 def unbounded(coefficients: Tensor) -> Tensor:
     """The inverse of `stationary`. Coefficients outside the stationary region are first drawn towards 0, until inside.
 
@@ -85,13 +98,7 @@ def unbounded(coefficients: Tensor) -> Tensor:
     result, done = torch.zeros_like(coefficients), torch.zeros_like(coefficients[..., :1], dtype=torch.bool)
     for shrink in (1.0, 0.98, 0.95, 0.9, 0.8, 0.6, 0.0):
         powers = shrink ** torch.arange(1, order + 1, dtype=coefficients.dtype, device=coefficients.device)
-        rest, partial = coefficients * powers, []
-        for _ in range(order):
-            last = rest[..., -1:]
-            partial.insert(0, last)
-            rest = rest[..., :-1]
-            rest = (rest + last * rest.flip(-1)) / (1 - last * last)
-        partial = torch.cat(partial, -1) if partial else coefficients
+        partial = partials(coefficients * powers)
         inside = (partial.abs() < (1 if shrink == 1 else 0.99)).all(-1, keepdim=True)
         result = torch.where(inside & ~done, partial, result)
         done = done | inside
@@ -127,17 +134,18 @@ def polynomials(coefficients: Tensor, orders: Orders) -> tuple[Tensor, Tensor]:
     return -multiplied(-ar, -seasonal_ar, orders.season), multiplied(ma, seasonal_ma, orders.season)
 
 
+WIDE = 3000  # values: a row that keeps a processor busy
+
+
 # Filters -------------------------------------------------------------------------------------------------------------
 
 
-def delayed(x: Tensor, lag: int) -> Tensor:
-    """:math:`x_{t-\\mathrm{lag}}` along the first dim, 0 before the start."""
-    return x if lag == 0 else torch.cat([torch.zeros_like(x[:lag]), x[:-lag]]) if lag < len(x) else torch.zeros_like(x)
-
-
 def weighted(x: Tensor, weights: Tensor, lag: int) -> Tensor:
-    """:math:`x_t + \\sum_i c_i x_{t - i\\,\\mathrm{lag}}`: x ``(T, ..., N)``, weights ``(N, order)``."""
-    result = x.clone()
+    """:math:`x_t + \\sum_i c_i x_{t - i\\,\\mathrm{lag}}`: x ``(T, ..., N)``, weights ``(N, order)``.
+
+    It is x itself if there are no weights.
+    """
+    result = x.clone() if weights.shape[-1] else x
     for i in range(weights.shape[-1]):
         shift = lag * (i + 1)
         if shift < len(x):
@@ -145,18 +153,36 @@ def weighted(x: Tensor, weights: Tensor, lag: int) -> Tensor:
     return result
 
 
-def inverted(x: Tensor, weights: Tensor, lag: int) -> Tensor:
-    """The inverse of `weighted`, from a zero start: :math:`y_t = x_t - \\sum_i c_i y_{t - i\\,\\mathrm{lag}}`."""
-    result = x.clone()
-    if weights.shape[-1] == 0:
-        return result
-    pieces = result.split(lag)
-    columns = [column.contiguous() for column in weights.unbind(-1)]
-    for t in range(1, len(pieces)):
-        for i, column in enumerate(columns[:t]):
-            before, now = pieces[t - i - 1], pieces[t]
-            now.addcmul_(before[: len(now)] if len(now) < lag else before, column, value=-1)
-    return result
+def invert_(x: Tensor, weights: Tensor, lag: int) -> Tensor:
+    """`weighted` inverted in place from a zero start, :math:`y_t = x_t - \\sum_i c_i y_{t - i\\,\\mathrm{lag}}`.
+
+    Short rows are filtered in many pieces of time at once, and what each piece hands on to the next is added then.
+    """
+    order, done = weights.shape[-1], 0
+    if order == 0:
+        return x
+    columns = [-column for column in weights.unbind(-1)]
+    length = max(order, math.isqrt(len(x) // lag))
+    number = len(x) // (lag * length)
+    if number > 2 and (x.is_cuda or lag * x[0].numel() < WIDE):
+        done = number * length
+        pieces = x[: lag * done].unflatten(0, (number, length, lag))
+        answers = x.new_zeros(length + order, order, x.shape[-1])  # to a 1 at each of the last steps before
+        answers[:order] = torch.eye(order).to(x).flip(0)[..., None]
+        for part, first in ((pieces.unbind(1), 1), (answers.unbind(0), order)):
+            for t in range(first, len(part)):
+                for before, column in zip(reversed(part[max(0, t - order) : t]), columns, strict=False):
+                    part[t].addcmul_(before, column)
+        answers = answers[order:].unflatten(-1, (*[1] * (x.ndim - 1), -1))  # (length, order, 1, ..., N)
+        for before, now in itertools.pairwise(pieces.unbind(0)):
+            for j in range(order):
+                now.addcmul_(before[-1 - j], answers[:, j])
+    first = max(0, done - order)
+    rows = x[first:].unbind(0) if lag == 1 else x[lag * first :].split(lag)
+    for t in range(max(1, done - first), len(rows)):
+        for before, column in zip(reversed(rows[max(0, t - order) : t]), columns, strict=False):
+            rows[t].addcmul_(before[: len(rows[t])] if lag > 1 else before, column)
+    return x
 
 
 def both(x: Tensor, short: Tensor, seasonal: Tensor, season: int, operation) -> Tensor:
@@ -234,18 +260,28 @@ def dot(x: Tensor, y: Tensor, late_x: int = 0, late_y: int = 0) -> Tensor:
     return (x[first - late_x : steps - late_x] * y[first - late_y : steps - late_y]).sum(0)
 
 
-def shifted_products(x: Tensor, y: Tensor, size: int) -> Tensor:
-    r""":math:`\sum_t x_{t-j}\, y_{t-k}` for j and k below ``size``: two ``(T, N)`` to ``(N, size, size)``.
+def products(x: Tensor, y: Tensor, rows: int, columns: int, *, late_x: int = 0, late_y: int = 0) -> Tensor:
+    r""":math:`\sum_t x_{t-a-j}\, y_{t-b-k}` for j < ``rows`` and k < ``columns``, ``(N, rows, columns)``.
+
+    a and b are ``late_x`` and ``late_y``.
 
     Only the last row and column are sums over time: going up a diagonal adds one product.
     """
-    last = size - 1
-    tail_x, tail_y = (F.pad(z[max(0, len(z) - size) :].flip(0), (0, 0, 0, max(0, size - len(z)))).T for z in (x, y))
-    rows = [torch.stack([dot(x, y, last, k) for k in range(size)], -1)]
-    for j in range(last - 1, -1, -1):
-        inner = rows[0][:, 1:] + tail_x[:, j, None] * tail_y[:, :last]
-        rows.insert(0, torch.cat([inner, dot(x, y, j, last)[:, None]], -1))
-    return torch.stack(rows, 1)
+    end, mirrored = len(x) - 1, x is y and late_x == late_y and rows == columns
+    last = [dot(x, y, late_x + rows - 1, late_y + k) for k in range(columns)]
+    found = [torch.stack(last, -1)]
+    for j in range(rows - 2, -1, -1):
+        row = last[j : j + 1] if mirrored else [dot(x, y, late_x + j, late_y + columns - 1)]
+        if columns > 1:
+            inner, steps = found[0][:, 1:], min(columns - 1, max(0, end - late_y + 1))
+            if steps and late_x + j <= end:
+                ends = y[end - late_y - steps + 1 : end - late_y + 1].flip(0) * x[end - late_x - j]
+                inner = inner + F.pad(ends.T, (0, columns - 1 - steps))
+            row.insert(0, inner)
+            found.insert(0, torch.cat([row[0], row[1][:, None]], -1))
+        else:
+            found.insert(0, row[0][:, None])
+    return torch.stack(found, 1)
 
 
 class Likelihood(NamedTuple):
@@ -293,22 +329,26 @@ def exact(
     steps = (length - begin).to(w.dtype)
     r = max(orders.ar, orders.ma)
 
-    time = torch.arange(length, device=w.device)[:, None]
-    started = time >= begin
-    stacked = torch.stack([w, *regressors.T[..., None].expand(-1, -1, number), (time == begin).to(w.dtype)], 1)
-    stacked[:, :-1] *= started[:, None]
-    filtered = both(stacked, ma, seasonal_ma, season, inverted)
+    stacked = w.new_zeros(length, 2 + columns, number)
+    stacked[:, 0] = w
+    stacked[:, 1:-1] = regressors[..., None]
+    if begin.any():
+        stacked[:, :-1] *= (torch.arange(length, device=w.device)[:, None] >= begin)[:, None]
+    stacked[:, -1].scatter_(0, begin[None], 1.0)
+    filtered = both(stacked, ma, seasonal_ma, season, invert_)
     through, pulse = filtered[:, :-1], filtered[:, -1]
     zero_start = both(through, -ar, -seasonal_ar, season, weighted).unbind(1)  # 1 + K of (T, N)
 
-    own = torch.stack([torch.stack([dot(x, y) for x in zero_start], -1) for y in zero_start], -1)
-    cross = (
-        torch.stack([torch.stack([dot(pulse, x, k) for k in range(r)], -1) for x in zero_start], -1)
-        if r
-        else own[:, :0]
-    )  # (N, r, 1 + K)
-    gram = shifted_products(pulse, pulse, r) if r else w.new_zeros(number, 0, 0)
-    sigma = initial_covariance(*polynomials(coefficients, orders))
+    own = [[dot(x, y) for y in zero_start[: i + 1]] for i, x in enumerate(zero_start)]
+    own = torch.stack(
+        [torch.stack([own[max(i, j)][min(i, j)] for i in range(1 + columns)], -1) for j in range(1 + columns)], -1
+    )
+    cross = torch.cat([products(pulse, x, r, 1) for x in zero_start], -1) if r else own[:, :0]  # (N, r, 1 + K)
+    gram = products(pulse, pulse, r, r) if r else w.new_zeros(number, 0, 0)
+    with torch.set_grad_enabled(slopes):
+        free = coefficients.detach().requires_grad_(slopes)
+        before = initial_covariance(*polynomials(free, orders))
+    sigma = before.detach()
     spread = torch.eye(r, dtype=w.dtype, device=w.device) + gram @ sigma
     factors, pivots, _ = torch.linalg.lu_factor_ex(spread)
     diagonal = factors.diagonal(dim1=-2, dim2=-1)
@@ -336,48 +376,43 @@ def exact(
     residual = through[:, 0].clone()
     for k in range(columns):
         residual.addcmul_(through[:, 1 + k], beta[:, k], value=-1)
-    # Derivatives of the noise, and of the pulse, by each coefficient: a series and the number of steps it is late by.
-    again = both(torch.stack([noise, pulse], 1), ma, seasonal_ma, season, inverted) if orders.ma else None
-    late = []
-    for count, x, other, lag in (
-        (orders.p, residual, -seasonal_ar, season),
-        (orders.q, again, seasonal_ma, season),
-        (orders.P, residual, -ar, 1),
-        (orders.Q, again, ma, 1),
-    ):
-        own_lag = season if lag == 1 else 1
-        filtered = weighted(x, other, lag) if count else x
-        late += [(filtered, own_lag * (i + 1)) for i in range(count)]
-    of_noise = [(x if x.ndim == 2 else x[:, 0], lag) for x, lag in late]  # each with a minus sign
-    of_pulse = [None if x.ndim == 2 else delayed(x[:, 1], lag) for x, lag in late]
+    # Derivatives, each with a minus sign, of the noise and of the pulse by the coefficients.
+    again = both(torch.stack([noise, pulse], 1), ma, seasonal_ma, season, invert_) if orders.ma else None
+    late = []  # series, whether of a moving average, the least lag, and how many coefficients
+    for count, x, other in ((orders.p, residual, -seasonal_ar), (orders.q, again, seasonal_ma)):
+        late += [(weighted(x, other, season), x is again, 1, count)] if count else []
+    for count, x, other in ((orders.P, residual, -ar), (orders.Q, again, ma)):
+        part = weighted(x, other, 1) if count else x
+        late += [(part, x is again, season * (i + 1), 1) for i in range(count)]
+    of_noise = [(x[:, 0] if moving else x, lag, count) for x, moving, lag, count in late]
 
     scale = steps / total
-    inner = torch.stack([dot(x, noise, lag) for x, lag in of_noise], -1)
-    zero = torch.zeros_like(total)
-    by_response = [zero if x is None else (shifted_products(x, pulse, r) * posterior).sum((-2, -1)) for x in of_pulse]
+    inner = torch.cat([products(x, noise, count, 1, late_x=lag) for x, lag, count in of_noise], 1)[..., 0]
+    by_response = []
+    for x, moving, lag, count in late:
+        both_late = (
+            products(x[:, 1], pulse, count + r - 1, r, late_x=lag) if moving else w.new_zeros(number, count + r - 1, r)
+        )
+        by_response += [(both_late[:, i : i + r] * posterior).sum((-2, -1)) for i in range(count)]
     gradient = -2 * scale[:, None] * inner - 2 * torch.stack(by_response, -1)
     kappa = (cross @ contrast[..., None])[..., 0] - (gram @ start[..., None])[..., 0]  # the inverse of Sigma times g
     weight = torch.linalg.lu_solve(factors, pivots, gram) - scale[:, None, None] * kappa[:, :, None] * kappa[:, None]
-    with torch.enable_grad():
-        free = coefficients.detach().requires_grad_()
-        by_sigma = (weight * initial_covariance(*polynomials(free, orders))).sum()
-        gradient = gradient + torch.autograd.grad(by_sigma, free)[0]
+    gradient = gradient + torch.autograd.grad(before, free, weight)[0]
 
-    size = len(of_noise)
-    upper = {
-        (i, j): dot(of_noise[i][0], of_noise[j][0], of_noise[i][1], of_noise[j][1])
-        for i in range(size)
-        for j in range(i, size)
-    }
-    square = [torch.stack([upper[min(i, j), max(i, j)] for j in range(size)], -1) for i in range(size)]
-    curvature = torch.stack(square, 1)
-    onto = curvature[..., :0]  # (N, k, r)
-    if r:
-        onto = torch.stack([torch.stack([dot(pulse, x, k, lag) for k in range(r)], -1) for x, lag in of_noise], 1)
-        curvature = curvature - onto @ posterior @ onto.mT
+    blocks = {}
+    for i, (x, lag, count) in enumerate(of_noise):
+        for j, (y, other_lag, other_count) in enumerate(of_noise[i:], i):
+            blocks[i, j] = products(x, y, count, other_count, late_x=lag, late_y=other_lag)
+            blocks[j, i] = blocks[i, j].mT
+    size = range(len(of_noise))
+    curvature = torch.cat([torch.cat([blocks[i, j] for j in size], -1) for i in size], 1)
+    onto = torch.cat([products(x, pulse, count, r, late_x=lag) for x, lag, count in of_noise], 1)  # (N, k, r)
+    curvature = curvature - onto @ posterior @ onto.mT
     if columns:
-        along = torch.stack([torch.stack([dot(x, z, lag) for z in zero_start[1:]], -1) for x, lag in of_noise], 1)
-        along = along - onto @ posterior @ cross[..., 1:]
+        along = [
+            torch.cat([products(x, z, count, 1, late_x=lag) for z in zero_start[1:]], -1) for x, lag, count in of_noise
+        ]
+        along = torch.cat(along, 1) - onto @ posterior @ cross[..., 1:]
         curvature = curvature - along @ torch.linalg.solve_ex(found.beta_precision, along.mT).result
     return found._replace(gradient=gradient, curvature=2 * scale[:, None, None] * curvature)
 

@@ -55,7 +55,7 @@ def climb(evaluate: Evaluate, vector: Tensor, a: Tensor, b: Tensor) -> tuple[Ten
         better = new_value > value
         trusted = torch.where(new_value - value > promise / 2, (damping / 10).clamp_min(1e-9), damping)
         damping = torch.where(better, trusted, 10 * damping.clamp_min(1e-6))
-        update = _secant(new_information + secant, step, gradient - new_gradient)
+        update = secant_update(new_information + secant, step, gradient - new_gradient)
         secant = torch.where(better[:, None, None], update - new_information, 0.0)
         vector, value = torch.where(better, trial, vector), torch.where(better, new_value, value)
         gradient = torch.where(better[:, None], new_gradient, gradient)
@@ -109,7 +109,7 @@ def _interior_point(hessian: Tensor, gradient: Tensor, a: Tensor, b: Tensor, rou
     return step * scale
 
 
-def _secant(hessian: Tensor, step: Tensor, change: Tensor) -> Tensor:
+def secant_update(hessian: Tensor, step: Tensor, change: Tensor) -> Tensor:
     """The BFGS update: a Hessian that maps the step to the change of the gradient; the old one where there is none."""
     mapped = _times(hessian, step)
     along, curvature = (step * mapped).sum(1)[:, None, None], (step * change).sum(1)[:, None, None]

@@ -5,11 +5,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
-from torch.nn.parameter import UninitializedBuffer
 
-from stlib.models._arima_fit import block_size, covariance, estimate
+from stlib.models._arima_fit import block_size, covariance, estimate, filter_size
 from stlib.models._arima_kalman import kalman
 from stlib.models._arima_likelihood import Orders, ahead, difference, difference_weights, polynomials
+from stlib.models._estimates import reserve, unfitted
 
 STATUS = ("ok", "constant", "too short", "all missing", "not converged")
 EFFORTS = ("rough", "one start", "best")
@@ -30,9 +30,9 @@ class ARIMA(nn.Module):
     of the noise, ``loglik``, ``steps`` (the values that count: observed less those that differencing takes) and
     ``status``, an index into ``STATUS``. A series that is constant, or that trend and regressors leave nothing of, is
     forecast as such; one that is too short (for `aicc` to exist) or all missing is forecast as missing; one that is not
-    converged has the best estimates found. The ``effort`` of `fit` is "best", which starts again from other places
-    where an optimum is doubtful; "one start", several times faster and now and then at a lesser optimum; or "rough",
-    for comparing models.
+    converged has the best estimates found. The ``effort`` of `fit` is "best", from up to ten starts where the
+    likelihood may have several tops; "one start", faster and now and then at a lesser top; or "rough", to compare
+    models.
 
     Shapes: ``fit(series (T, C, *S), regressors (T, K))``; ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, for a past of
     any length above d + m D, with regressors ``(T + horizon, K)`` or ``(B, T + horizon, K)`` if fitted with any. The
@@ -78,8 +78,8 @@ class ARIMA(nn.Module):
         self.trend, self.horizon, self.dtype = trend, horizon, dtype
         self.orders = Orders(order[0], order[2], seasonal[0], seasonal[2], season if any(seasonal) else 1)
         self.weights = difference_weights(order[1], seasonal[1], season)
-        for name in ("coefficients", "variance", "loglik", "steps", "status", "level"):
-            self.register_buffer(name, UninitializedBuffer())
+        settings = f"order={self.order}, seasonal={self.seasonal}, season={self.orders.season}, trend={trend}"
+        reserve(self, ("coefficients", "variance", "loglik", "steps", "status", "level"), settings)
         self.register_buffer("regressors", torch.tensor(0))  # how many it was fitted with
 
     @property
@@ -97,7 +97,7 @@ class ARIMA(nn.Module):
         k counts the noise variance too. Less is better, among models with the same differences.
         Source: Hurvich and Tsai (1989), doi:10.1093/biomet/76.2.297.
         """
-        if isinstance(self.loglik, UninitializedBuffer):
+        if unfitted(self.loglik):
             raise ValueError("this ARIMA is not fitted yet: call fit(series) first")
         k = len(self.coefficients) + 1
         room = self.steps - k - 1
@@ -158,7 +158,7 @@ class ARIMA(nn.Module):
         effect = self._effect(length + self.horizon, batch, regressors)  # (T + horizon, B * N)
         y = past.to(self.coefficients).movedim(1, 0).reshape(length, -1) - effect[:length]
         mean, variance = y.new_full((2, self.horizon, y.shape[1]), torch.nan).unbind(0)
-        block = block_size(length, y.device)
+        block, slow = block_size(length, y.device), filter_size(length, self.orders, self.weights, y.device)
         possible = ~self.variance.flatten().isnan().repeat(batch)
         missing = y.isnan()
         begin = (~missing).int().argmax(0)
@@ -166,10 +166,10 @@ class ARIMA(nn.Module):
         reach = len(self.weights) + max(self.orders.ar, self.orders.ma, 1)
         gaps = (missing.sum(0) != begin) | ((begin > 0) & (length - begin < reach))
         own = coefficients[:, : sum(self.orders.sizes)]
-        for which in (possible & ~gaps).nonzero()[:, 0].split(block):
+        for which in _split(possible & ~gaps, block):
             model = self.orders, self.order[1], self.seasonal[1], self.horizon
             mean[:, which], variance[:, which] = ahead(y[:, which], own[which], *model, begin=begin[which])
-        for which in (possible & gaps).nonzero()[:, 0].split(block):
+        for which in _split(possible & gaps, slow):
             ar, ma = polynomials(own[which], self.orders)
             found = kalman(y[:, which], y.new_zeros(length, 0), ar, ma, self.weights, horizon=self.horizon)
             mean[:, which], variance[:, which] = found.ahead, found.ahead_variances
@@ -183,16 +183,17 @@ class ARIMA(nn.Module):
     def residuals(self, series: Tensor, regressors: Tensor | None = None) -> Tensor:
         """Standardised one-step forecast errors of a series, ``(T, C, *S)`` to the same.
 
-        They are white noise of variance 1 if the model is right; NaN for the first d + m D steps, and where the
-        series is missing.
+        They are white noise of variance 1 if the model is right. No residual depends on later values of the series. NaN
+        for the first d + m D values, until enough is known for a forecast, and where the series is missing.
         """
         self._check_like(series)
         y = series.to(self.coefficients).flatten(1) - self._effect(len(series), 1, regressors)
         result = torch.full_like(y, torch.nan)
         own = self._rows(self.coefficients)[:, : sum(self.orders.sizes)]
-        possible = (~own.isnan().any(1) & (self.variance.flatten() > 0)).nonzero()[:, 0]
-        for which in possible.split(block_size(len(y), y.device)):
-            found = kalman(y[:, which], y.new_zeros(len(y), 0), *polynomials(own[which], self.orders), self.weights)
+        possible = ~own.isnan().any(1) & (self.variance.flatten() > 0)
+        for which in _split(possible, filter_size(len(y), self.orders, self.weights, y.device)):
+            ar, ma = polynomials(own[which], self.orders)
+            found = kalman(y[:, which], y.new_zeros(len(y), 0), ar, ma, self.weights, causal=True)
             deviation = (found.variances * self.variance.flatten()[which]).sqrt()
             result[len(self.weights) :, which] = found.innovations[:, 0] / deviation
         return result.reshape(series.shape).to(series.dtype if series.is_floating_point() else result.dtype)
@@ -260,7 +261,7 @@ class ARIMA(nn.Module):
         return shift, shift * time
 
     def _check_like(self, series: Tensor) -> None:
-        if isinstance(self.coefficients, UninitializedBuffer):
+        if unfitted(self.coefficients):
             raise ValueError("this ARIMA is not fitted yet: call fit(series) first")
         if series.shape[1:] != self.variance.shape:
             raise ValueError(
@@ -296,6 +297,22 @@ class ARIMA(nn.Module):
         return effect.reshape(length, -1)
 
 
+def _split(chosen: Tensor, size: int) -> tuple[Tensor, ...]:
+    """The places where ``chosen`` is true, at most ``size`` at a time."""
+    places = chosen.nonzero()[:, 0]
+    return places.split(size) if len(places) else ()
+
+
+def departures(x: Tensor) -> Tensor:
+    """Departures from the mean of each series ``(T, ...)`` in units of the largest; NaN for a constant series."""
+    seen = ~x.isnan()
+    low, high = torch.where(seen, x, torch.inf).amin(0), torch.where(seen, x, -torch.inf).amax(0)
+    size = torch.frexp(torch.maximum(high, -low)).exponent - 1  # a power of two costs no digits
+    x = torch.where(high > low, torch.ldexp(x, -size), torch.nan)
+    x = x - x.nanmean(0)
+    return x / x.abs().nan_to_num().amax(0)
+
+
 class Verdict(NamedTuple):
     """A statistic and its p value, ``(C, *S)`` each."""
 
@@ -309,7 +326,8 @@ def ljung_box(residuals: Tensor, *, lags: int, fitted: int = 0) -> Verdict:
     .. math:: Q = n (n + 2) \sum_{\tau=1}^{\mathrm{lags}} \frac{\rho_\tau^2}{n - \tau}
 
     which is chi-squared with ``lags - fitted`` degrees of freedom under white noise; ``fitted`` is the number of ar and
-    ma coefficients. Missing residuals are left out, of the mean of products too.
+    ma coefficients. Missing residuals are left out, of the mean of products too. A
+    constant series gives NaN.
 
     Shapes: ``(T, C, *S)`` to ``(C, *S)`` each. Raises ValueError unless ``fitted < lags < T``.
     Source: Ljung and Box (1978), doi:10.1093/biomet/65.2.297.
@@ -322,7 +340,7 @@ def ljung_box(residuals: Tensor, *, lags: int, fitted: int = 0) -> Verdict:
         raise ValueError(f"needs fitted < lags < T, got fitted={fitted}, lags={lags} and T={len(residuals)}")
     seen = ~residuals.isnan()
     count = seen.sum(0)
-    x = torch.where(seen, residuals - residuals.nanmean(0), 0.0)
+    x = torch.where(seen, departures(residuals), 0.0)
     power = x.square().sum(0)
     rho = torch.stack([(x[lag:] * x[:-lag]).sum(0) / power for lag in range(1, lags + 1)])
     lag = torch.arange(1, lags + 1, device=x.device).reshape(-1, *[1] * (x.ndim - 1))
@@ -335,7 +353,8 @@ def jarque_bera(residuals: Tensor) -> Verdict:
 
     .. math:: J = \frac{n}{6} \Bigl( \mathrm{skew}^2 + \frac{(\mathrm{kurt} - 3)^2}{4} \Bigr)
 
-    which is chi-squared with 2 degrees of freedom for a long normal series. Missing residuals are left out.
+    which is chi-squared with 2 degrees of freedom for a long normal series. Missing residuals are left
+    out. A constant series gives NaN.
 
     Shapes: ``(T, C, *S)`` to ``(C, *S)`` each.
     Source: Jarque and Bera (1980), doi:10.1016/0165-1765(80)90024-5.
@@ -344,7 +363,7 @@ def jarque_bera(residuals: Tensor) -> Verdict:
     >>> bool(jarque_bera(normal).p_value > 0.5), bool(jarque_bera(normal.exp()).p_value > 0.5)
     (True, False)
     """
-    x = residuals - residuals.nanmean(0)
+    x = departures(residuals)
     second, third, fourth = (x.pow(power).nanmean(0) for power in (2, 3, 4))
     skew, kurtosis = third / second.pow(1.5), fourth / second.square()
     statistic = (~x.isnan()).sum(0) / 6 * (skew.square() + (kurtosis - 3).square() / 4)

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from stlib.models._arima_likelihood import difference
-from stlib.models.arima import ARIMA, STATUS
+from stlib.models._arima_likelihood import difference, partials, polynomials
+from stlib.models._arima_starts import errors
+from stlib.models.arima import ARIMA, STATUS, departures
 
 CRITICAL = 0.463  # of the KPSS statistic about a level, at 5 %
+AWAY = 1.001  # least size of a root of a model that may be chosen
+NEAR = 100.0  # of the AICc: what lacks more in the approximation is not fitted
 STRONG = 0.64  # a season stronger than this is differenced
 
 
@@ -32,7 +35,7 @@ def kpss(series: Tensor) -> Tensor:
     """
     seen = ~series.isnan()
     count = seen.sum(0)
-    x = torch.where(seen, series - series.nanmean(0), 0.0)
+    x = torch.where(seen, departures(series), 0.0)
     lags = (3 * count.sqrt() / 13).floor()
     spread = x.square().sum(0)
     for lag in range(1, int(lags.max()) + 1):
@@ -59,7 +62,7 @@ def seasonal_strength(series: Tensor, *, season: int) -> Tensor:
     """
     if season < 2:
         raise ValueError(f"season must be at least 2 steps, got {season}")
-    half = season // 2
+    half, series = season // 2, departures(series)
     if len(series) < 2 * season:
         return torch.zeros_like(series[0])
     kernel = torch.ones(2 * half + 1, dtype=series.dtype, device=series.device)
@@ -120,12 +123,14 @@ def search(
     The number of differences comes first: a seasonal one where `seasonal_strength` is above 0.64, then up to two plain
     ones while `kpss` is above 0.463. A level (without differences) or a drift (with one) is tried both ways. At most
     ``together`` coefficients of all four kinds take part, and those of a season only for ``season`` of 2 or more.
-    The winner is fitted again from several starts. All series are fitted at once, order by order.
+    A model with a root within 0.001 of the unit circle is not chosen. Models that the spectral approximation of the
+    likelihood puts far behind are not fitted; the winner is fitted again, to the end. All series are fitted at once,
+    order by order.
 
     Shapes: ``(T, C, *S)``. A series that no model fits (constant, too short, all missing) gets the first and smallest
     one. Raises ValueError as `ARIMA`.
     Source: Hyndman and Khandakar (2008), doi:10.18637/jss.v027.i03. Deviation: the whole grid in place of steps through
-    it, and exact likelihoods throughout.
+    it, and exact likelihoods.
 
     >>> _ = torch.manual_seed(0)
     >>> walks = torch.randn(150, 1, 3).cumsum(0)
@@ -151,20 +156,52 @@ def search(
         group = ((plain == d) & (seasonal == s)).nonzero()[:, 0]
         trends = ("none", "mean") if d + s == 0 else ("none", "drift") if d + s == 1 else ("none",)
         ranges = [range(p + 1), range(q + 1), *((range(P + 1), range(Q + 1)) if season > 1 else ((0,), (0,)))]
-        for trend, (ar, ma, seasonal_ar, seasonal_ma) in itertools.product(trends, itertools.product(*ranges)):
-            if ar + ma + seasonal_ar + seasonal_ma > together:
+        kinds = [
+            ((ar, d, ma), (seasonal_ar, s, seasonal_ma), trend)
+            for trend, (ar, ma, seasonal_ar, seasonal_ma) in itertools.product(trends, itertools.product(*ranges))
+            if ar + ma + seasonal_ar + seasonal_ma <= together
+        ]
+        rough = torch.stack([_rough_aicc(y[:, group], kind, season) for kind in kinds])  # (kinds, n)
+        near = (rough <= rough.amin(0) + NEAR) | rough.isnan().any(0)
+        for kind, own in zip(kinds, near, strict=True):
+            own = group[own]
+            if len(own) == 0:
                 continue
-            kind = (ar, d, ma), (seasonal_ar, s, seasonal_ma), trend
-            model = _model(kind, season, horizon).fit(y[:, None, group], effort="rough")
+            model = _model(kind, season, horizon).fit(y[:, None, own], effort="rough")
             fitted = (model.status[0] == STATUS.index("ok")) | (model.status[0] == STATUS.index("not converged"))
+            fitted &= _steady(model)
             aicc = torch.where(fitted, model.aicc[0], torch.inf).nan_to_num(torch.inf)
-            for i in (aicc < best[group]).nonzero()[:, 0].tolist():
-                choice[int(group[i])] = kind
-            best[group] = torch.minimum(best[group], aicc)
+            for i in (aicc < best[own]).nonzero()[:, 0].tolist():
+                choice[int(own[i])] = kind
+            best[own] = torch.minimum(best[own], aicc)
     kinds = sorted(set(choice))
     which = torch.tensor([kinds.index(kind) for kind in choice], device=y.device)
-    models = [_model(kind, season, horizon).fit(y[:, None, which == i]) for i, kind in enumerate(kinds)]
+    models = [
+        _model(kind, season, horizon).fit(y[:, None, which == i], effort="one start") for i, kind in enumerate(kinds)
+    ]
     return OwnOrders(models=models, which=which.reshape(series.shape[1:]))
+
+
+def _rough_aicc(y: Tensor, kind: tuple, season: int) -> Tensor:
+    """The AICc of series ``(T, N)``, up to a constant, with the spectral approximation of the likelihood."""
+    order, seasonal, trend = kind
+    orders = _model(kind, season, 1).orders
+    w = difference(y, order[1], seasonal[1], season)
+    steps = (~w.isnan()).sum(0)
+    w = torch.where(w.isnan(), 0.0, w - w.nanmean(0) if trend != "none" else w)
+    scale = w.abs().amax(0).clamp_min(1e-300)
+    error = errors(w / scale, orders)[0].amin(1) * scale.square()
+    k = sum(orders.sizes) + (trend != "none") + 1
+    return steps * error.log() + 2 * k * steps / (steps - k - 1).clamp_min(1)
+
+
+def _steady(model: ARIMA) -> Tensor:
+    """Whether all roots of a model's polynomials, ``(1, N)`` series, are away from the unit circle."""
+    own = model.coefficients[: sum(model.orders.sizes)].flatten(1).T
+    ar, ma = polynomials(own, model.orders)
+    powers = [AWAY ** torch.arange(1, part.shape[1] + 1).to(part) for part in (ar, ma)]
+    found = [partials(sign * part * power) for sign, part, power in zip((1, -1), (ar, ma), powers, strict=True)]
+    return (torch.cat(found, -1).abs() < 1).all(-1)
 
 
 def _model(kind: tuple, season: int, horizon: int) -> ARIMA:

@@ -5,8 +5,8 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, StudentT
-from torch.nn.parameter import UninitializedBuffer
 
+from stlib.models._estimates import reserve, unfitted
 from stlib.models._volatility import SIZE, Parameters, back_cast, log_likelihood, variance_path
 from stlib.models._volatility_fit import EDGE, maximise
 
@@ -53,7 +53,8 @@ class GARCH(nn.Module):
     `Normal` or `StudentT`. Returns may have any unit; variances have its square. Estimates are buffers: ``mu``,
     ``omega``, ``nu``, ``likelihood`` and ``status`` are ``(C, *S)``, ``alpha`` and ``gamma`` ``(p, C, *S)``, ``beta``
     ``(q, C, *S)``. The status is a place in `STATUS`; "at the edge" is the largest persistence, as of an explosive
-    series. A series that cannot be fitted has NaN in all the others, and spoils no other series.
+    series. A series that cannot be fitted has NaN in all the others, and spoils no other series. A variance too large
+    for its numbers, as of "egarch" when a return follows a long run of zeros, is NaN too.
     Beyond one step the variance is exact, also for "egarch", but the shape is not: a mixture of unknown variances has
     heavier tails.
     Raises ValueError for orders below p = 1 or q = 0, unknown names, "egarch" with noise "t" and a horizon beyond 1
@@ -93,9 +94,7 @@ class GARCH(nn.Module):
                 f"beyond one step the variance of egarch with noise t is infinite: horizon must be 1, got {horizon}"
             )
         self.p, self.q, self.kind, self.noise, self.mean, self.horizon = p, q, kind, noise, mean, horizon
-        for name in ESTIMATES:
-            self.register_buffer(name, UninitializedBuffer())
-        self.register_load_state_dict_pre_hook(_take_shapes)
+        reserve(self, ESTIMATES, f"p={p}, q={q}, kind={kind}, noise={noise}, mean={mean}")
 
     @torch.no_grad()
     def fit(self, series: Tensor, *, dtype: torch.dtype = torch.float64) -> "GARCH":
@@ -181,7 +180,7 @@ class GARCH(nn.Module):
 
     def forward(self, past: Tensor) -> Distribution:
         h = self.variance(past)
-        mu, nu = (value.to(past).expand_as(h) for value in (self.mu, self.nu))
+        mu, nu = (value.to(past).expand_as(h).masked_fill(h.isnan(), torch.nan) for value in (self.mu, self.nu))
         if self.noise == "normal":
             return Normal(mu, h.sqrt(), validate_args=False)
         return StudentT(nu, mu, (h * (nu - 2) / nu).sqrt(), validate_args=False)
@@ -225,7 +224,7 @@ class GARCH(nn.Module):
         if ahead and self.kind == "egarch":  # its logarithm: without any departure the usual variance
             start = torch.where(start > 0, start, (par.omega / (1 - par.beta.sum(0))).exp())
         h, _ = variance_path(flat, par, start, kind=self.kind)
-        return h.reshape(x.shape).to(x.dtype)
+        return h.masked_fill(h.isinf(), torch.nan).reshape(x.shape).to(x.dtype)
 
     def _flat(self, space: torch.Size, *, batch: int) -> Parameters:
         """The estimates for series ``(C, *S)`` of which there are ``batch``, flat."""
@@ -255,7 +254,7 @@ class GARCH(nn.Module):
         return torch.stack(growth).reshape(self.horizon, *space)
 
     def _check_fitted(self) -> None:
-        if isinstance(self.omega, UninitializedBuffer):
+        if unfitted(self.omega):
             raise ValueError("this model is not fitted yet: call fit(train.series) or set(...) first")
 
 
@@ -289,11 +288,3 @@ def _usable(flat: Tensor, fewest: int) -> Tensor:
     status[observed.sum(0) < fewest] = STATUS.index("too short")
     status[flat.isinf().any(0)] = STATUS.index("not finite")
     return status
-
-
-def _take_shapes(model: GARCH, state: dict, prefix: str, *_: object) -> None:
-    """Give an unfitted model the shapes of the estimates that it is about to load."""
-    for name in ESTIMATES:
-        value = state.get(prefix + name)
-        if value is not None and not isinstance(value, UninitializedBuffer):
-            setattr(model, name, torch.empty_like(value))

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
-from torch.nn.parameter import UninitializedBuffer
 
+from stlib.models._estimates import reserve, unfitted
 from stlib.models.baselines import carry_forward
 
 
@@ -66,8 +66,7 @@ class LIM(nn.Module):
         if min(modes, horizon, lag) < 1:
             raise ValueError(f"modes, horizon and lag must be at least 1, got {modes}, {horizon} and {lag}")
         self.modes, self.horizon, self.lag = modes, horizon, lag
-        for name in ("mean", "patterns", "projection", "dynamics", "covariance", "forcing", "negative", "rest"):
-            self.register_buffer(name, UninitializedBuffer())
+        reserve(self, ("mean", "patterns", "projection", "dynamics", "covariance", "forcing", "negative", "rest"))
 
     @torch.no_grad()
     def fit(self, series: Tensor, weights: Tensor | None = None) -> "LIM":
@@ -214,7 +213,7 @@ class LIM(nn.Module):
         return past if past.is_floating_point() else past.to(self.mean.dtype)
 
     def _check_fitted(self) -> None:
-        if isinstance(self.rest, UninitializedBuffer):
+        if unfitted(self.rest):
             raise ValueError("this linear inverse model is not fitted yet: call fit(train.series) first")
         if len(self.dynamics) != self.modes:
             raise ValueError(f"the state loaded is of a fit with modes={len(self.dynamics)}, got modes={self.modes}")

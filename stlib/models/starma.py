@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
-from torch.nn.parameter import UninitializedBuffer
 
+from stlib.models._estimates import reserve, unfitted
 from stlib.models._lagged import spectral_radius
 from stlib.models._starma_fit import autoregression, gauss_newton
 from stlib.models.baselines import carry_forward
@@ -67,8 +67,7 @@ class STARMA(nn.Module):
             )
         self.ar, self.ma, self.difference, self.horizon = ar, ma, difference, horizon
         self.register_buffer("weights", torch.cat([torch.eye(weights.shape[1])[None].to(weights), weights]).double())
-        for name in ("mean", "phi", "theta", "phi_error", "theta_error", "variance"):
-            self.register_buffer(name, UninitializedBuffer())
+        reserve(self, ("mean", "phi", "theta", "phi_error", "theta_error", "variance"))
 
     @torch.no_grad()
     def fit(self, series: Tensor) -> "STARMA":
@@ -195,7 +194,7 @@ class STARMA(nn.Module):
         return x
 
     def _check_fitted(self) -> None:
-        if isinstance(self.phi, UninitializedBuffer):
+        if unfitted(self.phi):
             raise ValueError("this space-time model is not fitted yet: call fit(train.series) first")
         found = self.phi.shape[1], self.theta.shape[1], self.phi.shape[2] - 1
         if found != (self.ar, self.ma, len(self.weights) - 1):

@@ -6,8 +6,8 @@ import torch
 from scipy.special import chdtrc, fdtrc
 from torch import Tensor, nn
 from torch.distributions import Normal
-from torch.nn.parameter import UninitializedBuffer
 
+from stlib.models._estimates import reserve, unfitted
 from stlib.models._lagged import grouped, regression, spectral_radius, ungrouped
 from stlib.models.baselines import carry_forward
 
@@ -88,8 +88,7 @@ class VAR(nn.Module):
                 f"got {lags}, {horizon}, {ridge} and {own}"
             )
         self.lags, self.horizon, self.ridge, self.own, self.per = lags, horizon, ridge, own, per
-        for name in ("coefficients", "intercept", "mean", "noise", "rows", "freedom", "blocks"):
-            self.register_buffer(name, UninitializedBuffer())
+        reserve(self, ("coefficients", "intercept", "mean", "noise", "rows", "freedom", "blocks"))
 
     @torch.no_grad()
     def fit(self, series: Tensor) -> "VAR":
@@ -315,7 +314,7 @@ class VAR(nn.Module):
         return x
 
     def _check_fitted(self) -> None:
-        if isinstance(self.noise, UninitializedBuffer):
+        if unfitted(self.noise):
             raise ValueError("this vector autoregression is not fitted yet: call fit(train.series) first")
         if self.coefficients.shape[1] != self.lags:
             raise ValueError(

@@ -110,3 +110,33 @@ def test_a_past_of_other_places_is_refused():
     model = OwnOrders(models=[ARIMA(order=(0, 0, 0), horizon=1).fit(noise(9, 2))], which=torch.zeros(2).long())
     with pytest.raises(ValueError, match="past must be \\(B, T, \\*\\(2,\\)\\)"):
         model(torch.zeros(1, 9, 3))
+
+
+@pytest.mark.parametrize("statistic", [kpss, lambda x: seasonal_strength(x, season=7)])
+def test_statistics_do_not_depend_on_units(statistic):
+    series = noise(200, 2).cumsum(0)
+    for unit in (1e-200, 1e-6, 1e6, 1e200):
+        torch.testing.assert_close(statistic(unit * series), statistic(series))
+    single = statistic((1e25 * series).float())
+    torch.testing.assert_close(single.double(), statistic(series), rtol=1e-3, atol=1e-5)
+
+
+def test_a_constant_series_has_no_kpss_statistic():
+    for value in (0.0, 0.1, 1e6):
+        for dtype in (torch.float32, torch.float64):
+            assert kpss(torch.full((50, 1), value, dtype=dtype)).isnan().all()
+
+
+def test_models_next_to_the_unit_circle_are_not_chosen():
+    cycle = torch.cos(1.1 * torch.arange(200.0).double())[:, None] + 0.3 * noise(200, 4)
+    plain = ARIMA(order=(2, 0, 2), horizon=1).fit(cycle)
+    size = (-plain.coefficients[1]).sqrt()  # of its complex roots, inverse
+    assert (size > 1 / 1.001).any()
+    model = search(cycle, horizon=1)
+    for own, chosen in enumerate(model.which.flatten().tolist()):
+        best = model.models[chosen]
+        found = best.coefficients[:, 0, model.which.flatten()[:own].eq(chosen).sum()]
+        p, _, q = best.order
+        for part in (-found[:p], found[p : p + q]):
+            roots = np.roots([1, *part.tolist()])
+            assert (np.abs(roots) < 1 / 1.001 + 1e-4).all()

@@ -1,3 +1,5 @@
+import copy
+
 import arch
 import numpy as np
 import pytest
@@ -454,3 +456,24 @@ def test_values_without_meaning_are_refused():
         GARCH().set(omega=-1, alpha=[0.1], beta=[0.8])
     with pytest.raises(ValueError, match="nu must be a number above 2"):
         GARCH(noise="t").set(omega=0.1, alpha=[0.1], beta=[0.8])
+
+
+def test_the_state_of_another_kind_is_refused():
+    series = torch.randn(300, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    model = GARCH(kind="gjr", noise="t").fit(series)
+    for other in (GARCH(kind="egarch", noise="t"), GARCH(kind="gjr"), GARCH(kind="gjr", noise="t", mean="constant")):
+        with pytest.raises(ValueError, match="of a GARCH with p=1, q=1, kind=gjr, noise=t, mean=zero, this one has"):
+            other.load_state_dict(model.state_dict())
+    fresh = copy.deepcopy(GARCH(kind="gjr", noise="t"))
+    assert fresh.state_dict().keys() == model.state_dict().keys()
+    fresh.load_state_dict(model.state_dict())
+    torch.testing.assert_close(fresh.variance(series[None]), model.variance(series[None]))
+
+
+def test_a_variance_beyond_all_numbers_is_missing():
+    model = GARCH(kind="egarch", horizon=2).set(omega=-0.01, alpha=[0.4], gamma=[-0.1], beta=[0.99])
+    series = torch.cat([torch.ones(20, 1), torch.zeros(300, 1), torch.ones(5, 1)]).double()
+    assert model.filter(series)[:321].isfinite().all()
+    assert model.filter(series)[321:].isnan().all()
+    forecast = model(series[None])
+    assert forecast.mean.isnan().all() and forecast.stddev.isnan().all()
