@@ -10,6 +10,7 @@ from stlib.models._climb import secant_update
 
 LIMIT = 8.0  # of the unbounded coordinates: a partial autocorrelation of 1 - 2e-7
 ROUNDS = 24  # steps before the true Hessian takes over
+SHORT = 0.1  # length of a step that is safe without a look at where it leads
 HOPE = 4.0  # times what the next step promises is the most that a start is believed to gain, less from round to round
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
@@ -48,11 +49,15 @@ def minimise(
         hessian = bend + learnt
         diagonal = hessian.diagonal(dim1=-2, dim2=-1)
         floor = (diagonal.amax(-1, keepdim=True) + 1e-30) * torch.where(held, 1e12, 1e-12)
-        promise = (slope * torch.linalg.solve_ex(hessian + torch.diag_embed(floor), slope).result).sum(-1) / 2
+        last = torch.linalg.solve_ex(hessian + torch.diag_embed(floor), slope).result
+        promise = (slope * last).sum(-1) / 2
         plain = (slope * torch.linalg.solve_ex(bend + torch.diag_embed(floor), slope).result).sum(-1) / 2
         found.promise[index] = promise
         finished = (torch.maximum(promise, plain) < tolerance) & best.isfinite()
         found.done[index[finished]] = True
+        # The step that is not worth an evaluation is taken all the same, if it is short.
+        taken = finished & (last.abs().amax(-1) < SHORT)
+        found.x[index[taken]], found.value[index[taken]] = (here - last)[taken], (best - promise)[taken]
         if rivals is not None:
             bar = best.new_full((int(rivals.max()) + 1,), torch.inf).scatter_reduce(0, rivals, found.value, "amin")
             finished |= best - HOPE / (1 + round_ / 5) * torch.maximum(promise, plain) > bar[rivals[index]]

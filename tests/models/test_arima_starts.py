@@ -10,6 +10,7 @@ from stlib.models._arima_fit import TOLERANCE, Complete
 from stlib.models._arima_likelihood import Orders, exact, invert_, natural, partials, products, stationary
 from stlib.models._arima_starts import at_the_edge, errors, grid, starts
 from stlib.models._descent import best_of_starts, minimise
+from stlib.models.arima import ARIMA
 
 
 def noise(*shape, seed=0):
@@ -134,14 +135,14 @@ def test_late_and_empty_series_have_a_start():
 
 def test_several_starts_reach_the_best_of_many():
     orders = Orders(2, 2, 0, 0, 1)
-    w = process([0.5, -0.6], [0.9, 0.4], 150, 40)
-    objective = Complete(w, w.new_zeros(150, 0), torch.zeros(40).long(), orders)
+    w = process([0.5, -0.6], [0.9, 0.4], 100, 20)
+    objective = Complete(w, w.new_zeros(100, 0), torch.zeros(20).long(), orders)
     points = torch.cat([starts(w, orders, 8), at_the_edge(w, objective.begin, orders)])
     found = best_of_starts(objective, points, tolerance=TOLERANCE)
-    many = torch.stack([minimise(objective, noise(40, 4, seed=i), tolerance=TOLERANCE).value for i in range(12)])
+    many = torch.stack([minimise(objective, noise(20, 4, seed=i), tolerance=TOLERANCE).value for i in range(4)])
     assert (found.value <= many.amin(0) + 0.02).double().mean() > 0.95
-    at = objective.at(natural(found.x, orders), torch.arange(40)).deviance
-    torch.testing.assert_close(found.value, at)
+    at = objective.at(natural(found.x, orders), torch.arange(20)).deviance
+    torch.testing.assert_close(found.value, at, rtol=0, atol=1e-3)
 
 
 def test_partial_autocorrelations_tell_stationary_models():
@@ -167,3 +168,12 @@ def test_exact_likelihood_is_that_of_a_dense_covariance():
         square = w[:, place].numpy() @ np.linalg.solve(covariance, w[:, place].numpy())
         expected = 12 * np.log(square / 12) + np.linalg.slogdet(covariance)[1]
         assert float(found[place]) == pytest.approx(expected, abs=1e-8)
+
+
+def test_a_root_on_the_circle_is_reached_where_no_other_start_leads_there(monkeypatch):
+    series = process([0.1, 0.8], [-1.5, 0.5], 100, 60)[:, None]
+    found = ARIMA(order=(2, 0, 2), horizon=1).fit(series).loglik
+    monkeypatch.setattr("stlib.models._arima_fit.NEAR", -torch.inf)
+    without = ARIMA(order=(2, 0, 2), horizon=1).fit(series).loglik
+    assert ((found - without) > 0.1).any()
+    assert ((found - without) > -0.05).all()

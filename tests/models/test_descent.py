@@ -70,3 +70,16 @@ def test_of_rivals_only_the_best_goes_on():
     assert found.done[[0, 2]].all() and not found.done[1]
     assert calls[0] == 3 and calls[-1] <= 2
     assert found.value[1] > 100 * found.value[0]
+
+
+def test_what_a_hessian_lacks_is_learnt():
+    calls = []
+
+    def steep(x, which):  # a paraboloid whose Hessian is said to be ten times as large
+        calls.append(len(which))
+        true = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=x.dtype)
+        return ((x @ true) * x).sum(1) / 2, x @ true, (10 * true).expand(len(x), 2, 2)
+
+    found = minimise(steep, torch.tensor([[1.0, -1.5]]).double(), tolerance=1e-10, rounds=23)
+    assert found.done.all() and len(calls) < 16
+    assert (found.x.abs() < 1e-4).all()
