@@ -21,11 +21,11 @@ import torch
 from threadpoolctl import threadpool_info
 
 HERE = Path(__file__).parent
-COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var", "garch", "arima")
+COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var", "garch", "arima", "advection")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 VERSIONS = (
     *("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "statsmodels", "pytorch-forecasting"),
-    *("lightning", "hampel", "xarray-regrid", "arch", "statsforecast"),
+    *("lightning", "hampel", "xarray-regrid", "arch", "statsforecast", "pysteps"),
 )
 COLUMNS = {
     "work": "which of the comparison's tasks",

@@ -15,8 +15,9 @@ class LagrangianPersistence(nn.Module):
 
     `motion` finds the velocity :math:`v` in the last ``past`` frames, `advect` follows it back to where the cell's
     content came from. Where that lies beyond the edge (``edge="missing"``) or among missing cells, the forecast is that
-    of persistence. ``per="all"`` moves all channels in the same way, ``per="channel"`` each in its own. There is
-    nothing to train; ``width``, ``levels``, ``iterations`` and ``ridge`` are those of `motion`.
+    of persistence: missing where nothing was ever observed. ``per="all"`` moves all channels in the same way,
+    ``per="channel"`` each in its own. There is nothing to train; ``width``, ``levels``, ``iterations`` and ``ridge``
+    are those of `motion`.
 
     Shapes: ``(B, T, C, H, W)`` with ``T >= past`` to ``(B, horizon, C, H, W)``.
     Raises ValueError for another shape, fewer than 2 frames, an unknown edge or ``per``.

@@ -20,11 +20,11 @@ class CNN(nn.Module):
         \hat x_{t+h \mid t} &= x_t + \kappa^{\mathrm{out}}_h \star \operatorname{gelu}(z^{\mathrm{blocks}})
 
     :math:`m` is 1 where a value was observed and 0 where not; there the values are 0 too. The last kernel is one cell
-    wide. Block number :math:`b`, from 0, has kernels of dilation ``dilation``\ :sup:`b`: 1 leaves them dense, 2 doubles
-    their reach from block to block. There is no normalisation over the map, so that a forecast depends on the cells in
-    its `receptive_field` and on no others. The last step of a missing value is its last observed one. With
-    ``change=False`` the network forecasts the values themselves, without :math:`x_t`. ``dropout`` is the share of
-    the hidden maps of a block that are left out in training.
+    wide. Block :math:`b = 1, 2, \dots` has kernels of dilation ``dilation``\ :sup:`b - 1`: 1 leaves them dense, 2
+    doubles their reach from block to block. There is no normalisation over the map, so that a forecast depends on the
+    cells in its `receptive_field` and on no others. Where the last value is missing, :math:`x_t` is the last observed
+    one, or 0. With ``change=False`` the network forecasts the values themselves, without :math:`x_t`. ``dropout`` is
+    the share of the hidden maps of a block that are left out in training.
 
     Shapes: ``(B, T, channels, H, W)`` with ``T >= past`` (the last ``past`` steps are used) to
     ``(B, horizon, channels, H, W)``.
