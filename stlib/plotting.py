@@ -60,7 +60,7 @@ LOOKS = {
     "TCN": ("#AA3377", "-", ">"),
     "told the truth": ("#777777", ":", "*"),
     "teacher forcing": ("#EE7733", "--", "d"),
-    "free-running": ("#0077BB", "-", "H"),
+    "free-running": ("#6A3D9A", "-", "H"),
     "scheduled sampling": ("#2299CC", "-.", "h"),
     "direct": ("#666633", "--", ">"),
     "ConvLSTM": ("#0B5345", "-", "8"),

@@ -1,6 +1,7 @@
 """Training: one loop, from windows to a fitted network, short enough to read in one sitting."""
 
 import hashlib
+import inspect
 import json
 import math
 import re
@@ -50,7 +51,8 @@ def fit(
     the forward pass runs in bfloat16. ``loss`` takes a forecast and the truth ``(B, horizon, C, *S)`` and returns the
     error of each value. ``augment`` changes each training batch before it is used, as the functions of
     `stlib.data.augmentation` do; validation windows stay as they are. Training stops when ``patience`` epochs in a row
-    have not improved on the best one.
+    have not improved on the best one. A model whose ``forward`` has a parameter named ``truth`` is given the future
+    there while it trains (scheduled sampling, as `stlib.models.recursive.Recursive` does it), and only then.
 
     With ``checkpoint`` (a file name), each finished epoch is saved there, and the same call resumes from it after a
     crash: every epoch draws its random numbers from ``seed`` and its own number, so the weights come out the same.
@@ -145,12 +147,13 @@ def fit(
 def _epoch(network, model, batches, loss, accelerator, optimizer=None, clip=None) -> float:
     """The mean loss over every observed value; with an optimizer, one step after each batch."""
     network.train(optimizer is not None)
+    told = optimizer is not None and _takes_truth(model)
     totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     for batch in batches:
         inputs, future, weight = _share(batch.inputs(model), batch.future, accelerator)
         observed = ~future.isnan()
         with accelerator.autocast():
-            forecast = network(*inputs)
+            forecast = network(*inputs, truth=future) if told else network(*inputs)
         if torch.is_tensor(forecast):
             _check_shape("the forecast", forecast, future)
             forecast = torch.where(observed, forecast, 0.0)  # nor may what is not asked for spoil the gradient
@@ -177,6 +180,11 @@ def _share(inputs, future, accelerator):
     device = accelerator.device
     inputs = [None if x is None else x[mine].to(device, non_blocking=True) for x in inputs]
     return inputs, future[mine].to(device, non_blocking=True), weight
+
+
+def _takes_truth(model: nn.Module) -> bool:
+    inner = getattr(model, "_orig_mod", model)  # compiled
+    return "truth" in inspect.signature(inner.forward).parameters
 
 
 def _check_shape(what, given, future):
