@@ -30,13 +30,19 @@ class Batch(NamedTuple):
         """What ``model.forward`` is given, in its own order: the past, and what it asks for of the rest by name.
 
         None stands for what there is not, and is left out at the end.
+        Raises ValueError for a model that asks for ``calendar`` or ``regressors`` after another argument, or by keyword
+        only: it would never be given them.
         """
         inner = getattr(model, "_orig_mod", getattr(model, "module", model))  # compiled, or spread over devices
-        asked = [self.past]
-        for name in list(inspect.signature(inner.forward).parameters)[1:]:
-            if name not in ("calendar", "regressors"):
-                break
-            asked.append(getattr(self, name))
+        arguments = list(inspect.signature(inner.forward).parameters.values())[1:]
+        wanted = [a.name in ("calendar", "regressors") for a in arguments]
+        first = wanted.index(False) if False in wanted else len(wanted)
+        if any(wanted[first:]) or any(a.kind is a.KEYWORD_ONLY for a in arguments[:first]):
+            raise ValueError(
+                "calendar and regressors must stand directly after the past, not keyword-only, in "
+                f"{type(inner).__name__}.forward{inspect.signature(inner.forward)}"
+            )
+        asked = [self.past, *(getattr(self, a.name) for a in arguments[:first])]
         while asked[-1] is None:
             asked.pop()
         return tuple(asked)
@@ -152,11 +158,14 @@ def split(
 
     ``train`` and ``validation`` are shares of the steps (floats) or numbers of steps (whole numbers); the test part is
     the rest. ``gap`` steps between two parts are nobody's target: an embargo, for series whose memory is so long that
-    neighbouring targets are nearly the same.
+    neighbouring targets are nearly the same. ``regressors`` are numbers known beforehand for every step, the future's
+    too, such as holidays; each window carries those of its own steps.
 
-    Shapes: ``field`` has dims ``("time", "channel", ...space)`` and a regular, increasing time axis.
+    Shapes: ``field`` has dims ``("time", "channel", ...space)`` and a regular, increasing time axis; ``regressors`` has
+    dims ``("time", one more)`` and the times of the field.
     Raises ValueError for other dims, a time axis that is irregular, repeated or not increasing, a channel without any
-    observed training value, or a part too short for one window.
+    observed training value, a part too short for one window, or regressors that are missing, infinite or no numbers
+    somewhere.
 
     >>> from stlib.data import datasets, windows
     >>> parts = windows.split(datasets.load("storm"), past=4, horizon=4)
@@ -173,7 +182,7 @@ def split(
         raise ValueError(
             f"train={train} and validation={validation} with gap={gap} leave no test part of {steps} time steps"
         )
-    known = None if regressors is None else _known(regressors, field).to(device, dtype)
+    known = None if regressors is None else _known(regressors, field, dtype).to(device)
     bounds = range(ends[0]), range(ends[0] + gap, ends[1]), range(ends[1] + gap, steps)
     tensor = torch.tensor(field.values, dtype=dtype, device=device)
     observed = (~tensor[: ends[0]].isnan()).movedim(1, 0).flatten(1).any(1)
@@ -210,18 +219,23 @@ def check_field(field: xr.DataArray) -> None:
         raise ValueError("the time axis has gaps or unequal steps: resample it to one step first (NaN where unknown)")
 
 
-def _known(regressors: xr.DataArray, field: xr.DataArray) -> Tensor:
+def _known(regressors: xr.DataArray, field: xr.DataArray, dtype: torch.dtype) -> Tensor:
+    if not isinstance(regressors, xr.DataArray):
+        raise ValueError(f'regressors must be an xarray array with dims ("time", one more), got {type(regressors)}')
     if regressors.ndim != 2 or regressors.dims[0] != "time":
         raise ValueError(f'regressors need dims ("time", one more), got {regressors.dims}')
+    if regressors.dtype.kind not in "biufO":  # dates would become nanoseconds, complex numbers lose a part
+        raise ValueError(f"regressors must be real numbers, got {regressors.dtype}")
     if "time" not in regressors.indexes or not regressors.indexes["time"].equals(field.indexes["time"]):
         raise ValueError(
             f"regressors need the {field.sizes['time']} times of the field, got {regressors.sizes['time']} steps, "
             "of which some are others or not named"
         )
-    values = torch.from_numpy(regressors.values.astype(np.float64))
+    values = torch.from_numpy(regressors.values.astype(np.float64)).to(dtype)
     if not values.isfinite().all():
         raise ValueError(
-            f"regressors must be known at every step, got {int((~values.isfinite()).sum())} missing or infinite values"
+            f"regressors must be known at every step, got {int((~values.isfinite()).sum())} missing or infinite values "
+            f"in {dtype}"
         )
     return values
 

@@ -41,7 +41,7 @@ class Conv2d(nn.Module):
     side, and ``"periodic columns"`` the opposite side in a row (a globe's longitudes) and the outermost row again.
 
     Shapes: ``(B, C, H, W)`` to ``(B, D, ceil(H / stride), ceil(W / stride))``.
-    Raises ValueError for an even kernel or an unknown edge.
+    Raises ValueError for an even kernel, a dilation or stride below 1, or an unknown edge.
     """
 
     def __init__(
@@ -58,6 +58,8 @@ class Conv2d(nn.Module):
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f"kernel must be odd and positive, got {kernel}")
+        if min(dilation, stride) < 1:
+            raise ValueError(f"dilation and stride must be at least 1, got {dilation} and {stride}")
         if edge not in EDGES:
             raise ValueError(f"edge must be one of {', '.join(EDGES)}, got {edge!r}")
         self.edge, self.reach = edge, dilation * (kernel // 2)
@@ -76,9 +78,12 @@ def beyond_the_edge(x: Tensor, reach: int, edge: str) -> Tensor:
     >>> beyond_the_edge(torch.tensor([[[[1.0, 2.0]]]]), 1, "periodic columns")[0, 0].tolist()
     [[2.0, 1.0, 2.0, 1.0], [2.0, 1.0, 2.0, 1.0], [2.0, 1.0, 2.0, 1.0]]
     """
-    rows, columns = {"zeros": ("constant",) * 2, "replicate": ("replicate",) * 2, "periodic": ("circular",) * 2}.get(
-        edge, ("replicate", "circular")
-    )
+    rows, columns = {
+        "zeros": ("constant", "constant"),
+        "replicate": ("replicate", "replicate"),
+        "periodic": ("circular", "circular"),
+        "periodic columns": ("replicate", "circular"),
+    }[edge]
     x = _pad(x, (reach, reach, 0, 0), columns)
     return _pad(x, (0, 0, reach, reach), rows)
 

@@ -20,7 +20,7 @@ class LagrangianPersistence(nn.Module):
     are those of `motion`.
 
     Shapes: ``(B, T, C, H, W)`` with ``T >= past`` to ``(B, horizon, C, H, W)``.
-    Raises ValueError for another shape, fewer than 2 frames, an unknown edge or ``per``.
+    Raises ValueError for another shape, fewer than 2 frames, an unknown edge or ``per``, and options out of range.
     Source: Germann & Zawadzki (2002), doi:10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2. Deviation: the motion is
     found by least squares in windows, as in Lucas & Kanade (1981), not by minimising over the whole map at once.
 
@@ -46,15 +46,17 @@ class LagrangianPersistence(nn.Module):
         super().__init__()
         if past < 2:
             raise ValueError(f"past must be at least 2 frames, between which things move, got {past}")
+        if horizon < 1:
+            raise ValueError(f"horizon must be at least 1, got {horizon}")
         if per not in ("all", "channel"):
             raise ValueError(f'per must be "all" or "channel", got {per!r}')
         _check_edge(edge)
+        _check_search(width, levels, iterations, ridge)
         self.horizon, self.past, self.per, self.edge = horizon, past, per, edge
         self.options = {"width": width, "levels": levels, "iterations": iterations, "ridge": ridge, "edge": edge}
 
     def forward(self, past: Tensor) -> Tensor:
-        if past.ndim != 5 or past.shape[1] < self.past:
-            raise ValueError(f"past must be (B, T, C, H, W) with T >= {self.past}, got shape {tuple(past.shape)}")
+        _check_frames(past, self.past)
         recent, last = past[:, -self.past :], carry_forward(past)[:, -1]
         if self.per == "channel":
             velocity = motion(recent.transpose(1, 2).flatten(0, 1)[:, :, None], **self.options)
@@ -85,11 +87,12 @@ def motion(
     windows widened by :math:`2^{\mathrm{levels} - 1}, \dots, 2, 1` cells. All pairs of neighbouring frames count
     alike, and so do all channels, whatever their units. Missing cells and what comes from beyond the edge weigh
     nothing. ``ridge``, a share of the mean squared gradient, holds back each correction: where a window shows no
-    gradient, the velocity is that of its wider surroundings.
+    gradient, the velocity is that of its wider surroundings. A channel that is the same everywhere shows none, whatever
+    it does in time.
 
     Shapes: ``(B, T, C, H, W)``, ``T >= 2``, to ``(B, 2, H, W)``: towards larger rows and larger columns.
     Units: cells per step.
-    Raises ValueError for another shape or an unknown edge.
+    Raises ValueError for another shape, an unknown edge, or options out of range.
     Source: Lucas & Kanade (1981), "An iterative image registration technique with an application to stereo vision",
     IJCAI 2, 674-679. Deviation: scales are smoothed, not subsampled, so that every size and any gap is allowed.
 
@@ -99,9 +102,9 @@ def motion(
     >>> [round(v, 2) for v in motion(past, edge="periodic").mean((0, 2, 3)).tolist()]
     [1.0, 2.0]
     """
-    if past.ndim != 5 or past.shape[1] < 2:
-        raise ValueError(f"past must be (B, T, C, H, W) with T >= 2, got shape {tuple(past.shape)}")
+    _check_frames(past, 2)
     _check_edge(edge)
+    _check_search(width, levels, iterations, ridge)
     with torch.autocast(past.device.type, enabled=False):
         x = past.to(torch.promote_types(past.dtype, torch.float32))
         observed = ~x.isnan()
@@ -114,11 +117,12 @@ def motion(
             near = _blur(weight, 2.0**level, edge)
             blurred = _blur(x, 2.0**level, edge) / near.clamp_min(1e-20)
             trust = weight * near.square()  # beside a gap or an edge, a smoothed value lacks half of its neighbours
+            rounding = blurred.detach().square().mean((1, 3, 4)) * (32 * torch.finfo(x.dtype).eps) ** 2  # (B, C)
             windows = [width * 2**level] * iterations
             if level == levels - 1:
                 windows = [None] * iterations + windows
             for window in windows:
-                step = _step(blurred, trust, velocity, window, ridge, edge)
+                step = _step(blurred, trust, velocity, window, ridge, edge, rounding)
                 velocity = velocity + step.clamp(-(2.0**level), 2.0**level)
     return velocity
 
@@ -130,12 +134,13 @@ def advect(field: Tensor, velocity: Tensor, *, steps: int, edge: str = "missing"
 
     Each step follows the velocity back by the midpoint rule, in ``substeps`` parts. Values between cells are bilinear,
     from the observed ones among the four neighbours; with less than half of the weight observed, the result is missing.
+    So is what a missing velocity would have moved. Whole numbers become float32.
     ``edge`` says what comes from outside: ``"missing"`` (NaN, from half a cell beyond the middle of the outermost
     cell), ``"zeros"``, ``"replicate"``, ``"periodic"`` or ``"periodic columns"``, as in the networks.
 
     Shapes: ``field`` ``(B, C, H, W)``, ``velocity`` ``(B, 2, H, W)``, to ``(B, steps, C, H, W)``.
     Units: ``velocity`` in cells per step, rows first.
-    Raises ValueError for other shapes or an unknown edge.
+    Raises ValueError for other shapes, fewer than 1 of ``steps`` or ``substeps``, or an unknown edge.
     Source: Staniforth & Côté (1991), doi:10.1175/1520-0493(1991)119<2206:SLISFA>2.0.CO;2; for radar maps Germann &
     Zawadzki (2002), doi:10.1175/1520-0493(2002)130<2859:SDOTPO>2.0.CO;2.
 
@@ -144,12 +149,14 @@ def advect(field: Tensor, velocity: Tensor, *, steps: int, edge: str = "missing"
     >>> advect(row, east, steps=2, edge="periodic").flatten().round(decimals=3).tolist()
     [3.0, 1.0, 2.0, 2.0, 3.0, 1.0]
     """
-    if field.ndim != 4 or velocity.shape != (len(field), 2, *field.shape[-2:]):
+    if field.ndim != 4 or 0 in field.shape[1:] or velocity.shape != (len(field), 2, *field.shape[-2:]):
         raise ValueError(
             "field must be (B, C, H, W) and velocity (B, 2, H, W), "
             f"got shapes {tuple(field.shape)} and {tuple(velocity.shape)}"
         )
     _check_edge(edge)
+    if min(steps, substeps) < 1:
+        raise ValueError(f"steps and substeps must be at least 1, got {steps} and {substeps}")
     exact = torch.promote_types(torch.promote_types(field.dtype, velocity.dtype), torch.float32)
     part = _as_places(velocity.to(exact)) / substeps
     home = place = _home(part)
@@ -157,15 +164,33 @@ def advect(field: Tensor, velocity: Tensor, *, steps: int, edge: str = "missing"
     for _ in range(steps):
         for _ in range(substeps):
             here = _sample(part, place, edge) if place is not home else part
-            place = place - _sample(part, torch.sub(place, here, alpha=0.5), edge)
+            middle = torch.sub(place, here, alpha=0.5)
+            place = (place - _sample(part, middle, edge)).where(middle.isfinite(), torch.nan)
         path.append(place)
     moved = _interpolate(field.to(exact), torch.stack(path, 2).flatten(2, 3), edge)  # (B, C, steps H, W)
-    return moved.unflatten(2, (steps, field.shape[-2])).transpose(1, 2).to(field.dtype)
+    return (
+        moved.unflatten(2, (steps, field.shape[-2]))
+        .transpose(1, 2)
+        .to(field.dtype if field.is_floating_point() else exact)
+    )
 
 
 def _check_edge(edge: str) -> None:
     if edge not in ("missing", *EDGES):
         raise ValueError(f"edge must be one of missing, {', '.join(EDGES)}, got {edge!r}")
+
+
+def _check_frames(past: Tensor, steps: int) -> None:
+    if past.ndim != 5 or past.shape[1] < steps or 0 in past.shape[2:]:
+        raise ValueError(f"past must be (B, T, C, H, W) with T >= {steps}, got shape {tuple(past.shape)}")
+
+
+def _check_search(width: float, levels: int, iterations: int, ridge: float) -> None:
+    if not (width > 0 and ridge >= 0) or min(levels, iterations) < 1:
+        raise ValueError(
+            "width must be above 0, ridge at least 0, levels and iterations at least 1, "
+            f"got width={width}, ridge={ridge}, levels={levels}, iterations={iterations}"
+        )
 
 
 def _home(x: Tensor) -> Tensor:
@@ -205,14 +230,20 @@ def _interpolate(field: Tensor, place: Tensor, edge: str) -> Tensor:
         if edge == "zeros":
             weight = weight + 1 - _sample(torch.ones_like(both[:, :1]), place, edge, outside)
         value = torch.where(weight > 0.499, value / weight.clamp_min(0.1), torch.nan)
+    # Where a velocity is missing so is the place, which grid_sample would take for a corner of the map.
+    lost = ~place.isfinite().all(1)
     if edge == "missing":
-        column, row = place.abs().unbind(1)
-        value = value.masked_fill((torch.maximum(column, row) > 1)[:, None], torch.nan)
-    return value
+        lost = lost | (place.abs().amax(1) > 1)
+    return value.masked_fill(lost[:, None], torch.nan)
 
 
-def _step(x: Tensor, weight: Tensor, velocity: Tensor, window: float | None, ridge: float, edge: str) -> Tensor:
-    """The correction of the velocity (B, 2, H, W) from frames (B, T, C, H, W), by linearised least squares."""
+def _step(
+    x: Tensor, weight: Tensor, velocity: Tensor, window: float | None, ridge: float, edge: str, rounding: Tensor
+) -> Tensor:
+    """The correction of the velocity (B, 2, H, W) from frames (B, T, C, H, W), by linearised least squares.
+
+    A channel whose squared gradient is no more than ``rounding`` (B, C) has no say.
+    """
     home, half = _home(velocity), _as_places(velocity) / 2
     # Both frames go half the way, so that the bilinear values flatten both alike.
     pairs = (x[:, :-1], weight[:, :-1], home - half), (x[:, 1:], weight[:, 1:], home + half)
@@ -222,7 +253,8 @@ def _step(x: Tensor, weight: Tensor, velocity: Tensor, window: float | None, rid
     known, channels = known * too, x.shape[2]  # (B, (T - 1) C, H, W)
     across, along = _slopes((before + after) / 2, edge)
     energy = (known * (across.square() + along.square())).unflatten(1, (-1, channels)).mean((1, 3, 4))
-    known = known / energy.clamp_min(1e-30).repeat(1, x.shape[1] - 1)[..., None, None]
+    energy = energy.clamp_min(1e-30).masked_fill(energy <= rounding, torch.inf)
+    known = known / energy.repeat(1, x.shape[1] - 1)[..., None, None]
     rest = before - after
     sums = torch.stack(
         [(known * y).sum(1) for y in (across * across, across * along, along * along, across * rest, along * rest)], 1

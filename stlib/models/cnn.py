@@ -28,7 +28,7 @@ class CNN(nn.Module):
 
     Shapes: ``(B, T, channels, H, W)`` with ``T >= past`` (the last ``past`` steps are used) to
     ``(B, horizon, channels, H, W)``.
-    Raises ValueError for another shape, an even kernel or an unknown edge.
+    Raises ValueError for another shape, an even kernel, a size below 1 or an unknown edge.
     Source: residual blocks: He et al. (2016), doi:10.1007/978-3-319-46493-0_38; dilation: Yu & Koltun (2016),
     doi:10.48550/arXiv.1511.07122. Deviation: no batch normalisation, and GELU in place of ReLU.
 
@@ -52,6 +52,8 @@ class CNN(nn.Module):
         change: bool = True,
     ):
         super().__init__()
+        _check_sizes(channels=channels, past=past, horizon=horizon, hidden=hidden)
+        _check_sizes(least=0, blocks=blocks)
         self.channels, self.past, self.horizon, self.change = channels, past, horizon, change
         self.entry = Conv2d(2 * channels * past, hidden, kernel=kernel, edge=edge)
         self.blocks = nn.ModuleList(
@@ -93,7 +95,7 @@ class UNet(nn.Module):
     mean of an odd side takes the cells that there are. ``change`` is as in `CNN`.
 
     Shapes: as `CNN`.
-    Raises ValueError for another shape or an unknown edge.
+    Raises ValueError for another shape, a size below 1 or an unknown edge.
     Source: Ronneberger, Fischer & Brox (2015), doi:10.1007/978-3-319-24574-4_28. Deviation: means in place of maxima,
     repetition in place of transposed convolutions, sizes kept by padding.
 
@@ -114,6 +116,8 @@ class UNet(nn.Module):
         change: bool = True,
     ):
         super().__init__()
+        _check_sizes(channels=channels, past=past, horizon=horizon, hidden=hidden)
+        _check_sizes(least=0, levels=levels)
         self.channels, self.past, self.horizon, self.change = channels, past, horizon, change
         wide = [hidden * 2**level for level in range(levels + 1)]
         self.down = nn.ModuleList(
@@ -150,7 +154,7 @@ class CNN3d(nn.Module):
     after the last step of the past there are zeros. ``change`` is as in `CNN`.
 
     Shapes: as `CNN`.
-    Raises ValueError for another shape or an unknown edge.
+    Raises ValueError for another shape, a size below 1 or an unknown edge.
     Source: Ji et al. (2013), doi:10.1109/TPAMI.2012.59. Deviation: sizes are kept by padding, blocks are residual.
 
     >>> model = CNN3d(channels=6, past=4, horizon=4)
@@ -170,6 +174,8 @@ class CNN3d(nn.Module):
         change: bool = True,
     ):
         super().__init__()
+        _check_sizes(channels=channels, past=past, horizon=horizon, hidden=hidden)
+        _check_sizes(least=0, blocks=blocks)
         self.channels, self.past, self.horizon, self.change = channels, past, horizon, change
         self.entry = _Conv3d(2 * channels, hidden, edge)
         self.blocks = nn.ModuleList(
@@ -214,19 +220,28 @@ def influence(model: nn.Module, past: Tensor, *, place: tuple[int, ...], lead: i
 
     It is 0 for missing values, and for all that lies outside the receptive field.
 
-    Shapes: ``past`` ``(B, T, C, *S)`` to the same; ``place`` is an index of ``*S``.
-    Raises ValueError for a place of another number of axes.
+    Shapes: ``past`` ``(B, T, C, *S)`` to the same; ``place`` is an index of ``*S``, ``lead`` counts from 1.
+    Raises ValueError for a place, lead or channel that does not exist, and for a forecast without a gradient in the
+    past.
 
     >>> from stlib.models.baselines import Persistence
     >>> influence(Persistence(horizon=2), torch.zeros(1, 2, 1, 3), place=(1,))[0, :, 0].tolist()
     [[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     """
-    if len(place) != past.ndim - 3:
+    if len(place) != past.ndim - 3 or not all(-n <= i < n for i, n in zip(place, past.shape[3:], strict=True)):
         raise ValueError(f"place must be an index of a map of shape {tuple(past.shape[3:])}, got {place}")
-    with torch.enable_grad():
-        past = past.detach().requires_grad_()
-        forecast = model(past)[:, lead - 1, channel][:, *place]
-        (gradient,) = torch.autograd.grad(forecast.sum(), past)
+    with torch.inference_mode(False), torch.enable_grad():
+        past = past.detach().clone().requires_grad_()
+        forecast = model(past)
+        leads, channels = forecast.shape[1:3]
+        if not (1 <= lead <= leads and 0 <= channel < channels):
+            raise ValueError(
+                f"lead must be from 1 to {leads} and channel from 0 to {channels - 1}, got {lead} and {channel}"
+            )
+        one = forecast[:, lead - 1, channel][:, *place].sum()
+        (gradient,) = torch.autograd.grad(one, past, allow_unused=True) if one.requires_grad else (None,)
+    if gradient is None:
+        raise ValueError("the forecast has no gradient in the past: the model does not look at it, or detaches it")
     return gradient
 
 
@@ -258,6 +273,12 @@ def _begin_small(head: nn.Conv2d) -> None:
     with torch.no_grad():
         head.weight.mul_(0.1)
         head.bias.zero_()
+
+
+def _check_sizes(*, least: int = 1, **sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < least:
+            raise ValueError(f"{name} must be at least {least}, got {size}")
 
 
 def _last_frames(past: Tensor, channels: int, steps: int) -> Tensor:

@@ -147,6 +147,45 @@ def test_regressors_of_other_times_or_with_gaps_are_refused():
         split(field, past=3, horizon=2, regressors=columns[:, 0])
 
 
+@pytest.mark.parametrize("name", ["regressors", "calendar"])
+def test_a_model_that_would_not_get_what_it_asks_for_is_refused(name):
+    class Later(torch.nn.Module): ...
+
+    class Keyword(torch.nn.Module): ...
+
+    for kind, signature in ((Later, f"past, truth=None, {name}=None"), (Keyword, f"past, *, {name}=None")):
+        kind.forward = eval(f"lambda self, {signature}: past")
+        with pytest.raises(ValueError, match=f"must stand directly after the past.*{kind.__name__}.forward.*{name}"):
+            split(ramp(20), past=3, horizon=2).train[:].inputs(kind())
+
+
+def test_regressors_are_numbers_of_the_fields_type():
+    field, columns = with_holidays()
+    cut = {"past": 3, "horizon": 2}
+    for same in (columns.astype(int), columns.astype(object), columns.astype("float32")):
+        known = split(field, **cut, regressors=same).train.regressors
+        assert known.dtype == torch.float32 and known[:, 0].tolist() == list(range(12))
+    assert split(field, **cut, regressors=columns > 3, dtype=torch.float64).train.regressors.sum() == 8
+    dates = columns.copy(data=np.broadcast_to(field.time.values[:, None], (20, 2)))
+    for other in (columns + 1j, dates):
+        with pytest.raises(ValueError, match="regressors must be real numbers, got (complex128|datetime64)"):
+            split(field, **cut, regressors=other)
+    with pytest.raises(ValueError, match="known at every step, got 19 missing or infinite values in torch.float32"):
+        split(field, **cut, regressors=columns.copy(data=columns.values * [1e39, 1]))
+    for other in (columns.values, columns.to_pandas()):
+        with pytest.raises(ValueError, match="regressors must be an xarray array with dims"):
+            split(field, **cut, regressors=other)
+
+
+def test_regressors_are_copied_and_stay_when_the_field_is_mapped():
+    field, columns = with_holidays()
+    part = split(field, past=3, horizon=2, regressors=columns, dtype=torch.float64).validation
+    columns[:] = -1
+    assert part.regressors[:, 0].tolist() == part.series.flatten().tolist() == list(range(9, 16))
+    assert torch.equal(part.map(torch.neg)[:].regressors, part[:].regressors)
+    assert part.map(torch.neg).regressors[:, 0].tolist() == list(range(9, 16))
+
+
 def test_missing_values_stay_missing():
     field = ramp(20)
     field[4] = np.nan

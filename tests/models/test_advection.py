@@ -108,6 +108,15 @@ def test_missing_cells_weigh_nothing():
     assert (motion(nothing) == 0).all()
 
 
+def test_what_flows_in_over_the_edge_weighs_nothing():
+    velocity, rim = (1.5, -2.0), torch.ones(24, 24, dtype=torch.bool)
+    rim[3:-3, 3:-3] = False
+    whole = [smooth(64, waves=6, seed=seed) for seed in range(4)]
+    past = torch.stack([torch.stack([x, shifted(x, velocity)]) for x in whole])[:, :, None, 20:44, 20:44]
+    error = (motion(past) - constant(velocity, (24, 24))).norm(dim=1)
+    assert error[:, rim].mean() < 0.2 * 2.5 and error[:, ~rim].mean() < 0.03 * 2.5
+
+
 def test_where_there_is_nothing_to_see_the_map_moves_as_a_whole():
     rows, columns = coordinates((20, 60))
     past = torch.stack([torch.exp(-((rows - 10) ** 2 + (columns - 8 - t) ** 2) / 12) for t in range(2)])[None, :, None]
@@ -292,6 +301,97 @@ def test_bfloat16_does_not_spoil_the_places():
         torch.testing.assert_close(model(past), expected)
     half = model(past.bfloat16())
     assert half.dtype == torch.bfloat16 and (half.float() - expected).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("level", [0.0, -273.15, 101325.3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_channel_without_a_picture_has_no_say(dtype, level):
+    past = torch.stack([smooth(32), shifted(smooth(32), (0.5, -1.0))])[None, :, None]
+    uniform = torch.full_like(past, level)
+    uniform[:, 1] += 1.7  # it changes in time, everywhere alike
+    for edge in ("periodic", "missing"):
+        alone = motion(past.to(dtype), edge=edge)
+        both = motion(torch.cat([past, uniform], 2).to(dtype), edge=edge)
+        torch.testing.assert_close(both, alone, rtol=0, atol=1e-4)
+        assert (motion(uniform.to(dtype), edge=edge) == 0).all()
+
+
+@pytest.mark.parametrize("edge", ALL_EDGES)
+@pytest.mark.parametrize("lost", [torch.nan, torch.inf])
+def test_what_a_missing_velocity_would_have_moved_is_missing(edge, lost):
+    x = torch.randn(1, 2, 6, 7, dtype=torch.float64)
+    velocity = constant((0.0, 0.0), (6, 7)).clone()
+    velocity[:, 0, 2, 3] = lost
+    moved = advect(x, velocity, steps=2, edge=edge)
+    assert moved[..., 2, 3].isnan().all()
+    far = torch.ones(6, 7, dtype=torch.bool)
+    far[1:4, 2:5] = False  # a neighbour may share the velocity by a rounding
+    torch.testing.assert_close(moved[..., far], x[:, None][..., far].expand(1, 2, 2, -1), rtol=0, atol=1e-12)
+    assert advect(x, torch.full_like(velocity, lost), steps=1, edge=edge).isnan().all()
+
+
+def test_where_no_motion_is_found_nothing_moves():
+    past = torch.randn(1, 2, 1, 6, 7)
+    past[0, 0, 0, 1, 1] = torch.inf
+    torch.testing.assert_close(LagrangianPersistence(horizon=2)(past), past[:, 1:].expand(1, 2, 1, 6, 7))
+
+
+def test_what_was_observed_before_the_frames_in_use_still_counts():
+    past = torch.randn(1, 4, 1, 5, 6)
+    past[:, 1:, :, 2, 3] = torch.nan
+    past[:, :, :, 0, 0] = torch.nan
+    still = past[:, :1].where(~past.isnan(), torch.nan)
+    forecast = LagrangianPersistence(horizon=1, past=2, width=200)(still)
+    torch.testing.assert_close(forecast[0, 0, 0, 2, 3], past[0, 0, 0, 2, 3], rtol=0, atol=1e-4)
+    assert forecast[0, 0, 0].isnan().nonzero().tolist() == [[0, 0]]
+
+
+def test_whole_numbers_move_as_floats_do():
+    past = (100 * torch.stack([smooth(16), shifted(smooth(16), (0.3, 0.6))]))[None, :, None].round()
+    for model in (LagrangianPersistence(horizon=2), LagrangianPersistence(horizon=2, per="channel")):
+        torch.testing.assert_close(model(past.long()), model(past.float()))
+    half = constant((0.0, 0.5), (1, 3))
+    moved = advect(torch.tensor([[[[1, 2, 4]]]]), half, steps=2)
+    expected = torch.tensor([1, 1.5, 3, torch.nan, 1, 2]).reshape(1, 2, 1, 1, 3).double()
+    torch.testing.assert_close(moved, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("per", ["all", "channel"])
+def test_each_window_is_forecast_by_itself_wherever_it_lies_in_memory(per):
+    past = torch.randn(3, 3, 2, 6, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    past[1, 1, 0, 2, 2:5] = torch.nan
+    model = LagrangianPersistence(horizon=2, per=per)
+    forecast = model(past)
+    torch.testing.assert_close(forecast[1:2], model(past[1:2]), equal_nan=True)
+    apart = past.transpose(-1, -2).contiguous().transpose(-1, -2)
+    torch.testing.assert_close(forecast, model(apart), equal_nan=True)
+    assert model(past[:0]).shape == (0, 2, 2, 6, 9)
+    for scale in (1e-6, 1e6):
+        torch.testing.assert_close(model(scale * past), scale * forecast, rtol=1e-6, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize(
+    "options", [{"width": 0}, {"width": -1}, {"ridge": -0.1}, {"levels": 0}, {"iterations": 0}, {"width": np.nan}]
+)
+def test_a_search_that_finds_nothing_is_refused(options):
+    with pytest.raises(ValueError, match="width must be above 0, ridge at least 0, levels and iterations at least 1"):
+        motion(torch.zeros(1, 2, 1, 3, 3), **options)
+    with pytest.raises(ValueError, match="width must be above 0, ridge at least 0, levels and iterations at least 1"):
+        LagrangianPersistence(horizon=1, **options)
+
+
+def test_empty_maps_and_no_steps_are_named():
+    for shape in ((1, 2, 0, 3, 3), (1, 2, 1, 0, 3)):
+        for call in (motion, LagrangianPersistence(horizon=1)):
+            with pytest.raises(ValueError, match=r"past must be \(B, T, C, H, W\) with T >= 2, got shape"):
+                call(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"got shapes \(1, 1, 0, 3\)"):
+        advect(torch.zeros(1, 1, 0, 3), torch.zeros(1, 2, 0, 3), steps=1)
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
+        LagrangianPersistence(horizon=0)
+    for steps, substeps in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match=f"steps and substeps must be at least 1, got {steps} and {substeps}"):
+            advect(torch.zeros(1, 1, 3, 3), torch.zeros(1, 2, 3, 3), steps=steps, substeps=substeps)
 
 
 def test_bad_arguments_are_named():

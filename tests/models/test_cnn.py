@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from stlib.models._grid import EDGES
+from stlib.models.baselines import Climatology
 from stlib.models.cnn import CNN, CNN3d, UNet, influence, receptive_field
 
 SMALL = {"channels": 2, "past": 3, "horizon": 2}
@@ -94,15 +95,22 @@ def test_unet_equals_a_stack_of_functions():
     torch.testing.assert_close(model(past), last(past) + change, rtol=0, atol=1e-12)
 
 
-def test_cnn3d_equals_a_stack_of_functions():
+@pytest.mark.parametrize("edge", ["zeros", "periodic columns"])
+def test_cnn3d_equals_a_stack_of_functions(edge):
     torch.manual_seed(0)
-    model = CNN3d(**SMALL, hidden=4, blocks=1).double()
+    model = CNN3d(**SMALL, hidden=4, blocks=1, edge=edge).double()
+
+    def layer(x, number):
+        x = F.pad(x, (1, 1, 0, 0, 0, 0), mode="constant" if edge == "zeros" else "circular")
+        x = F.pad(x, (0, 0, 1, 1, 0, 0), mode="constant" if edge == "zeros" else "replicate")
+        return F.conv3d(F.pad(x, (0, 0, 0, 0, 1, 1)), weights[2 * number], weights[2 * number + 1])
+
     weights = list(model.parameters())
     past = windows()
     z = torch.stack([torch.cat(seen(past)[2 * t : 2 * t + 2], 1) for t in range(3)], 2)  # (B, 2C, T, H, W)
-    z = F.conv3d(z, weights[0], weights[1], padding=1)
-    inner = F.gelu(F.conv3d(F.gelu(z), weights[2], weights[3], padding=1))
-    z = F.gelu(z + F.conv3d(inner, weights[4], weights[5], padding=1))
+    z = layer(z, 0)
+    inner = F.gelu(layer(F.gelu(z), 1))
+    z = F.gelu(z + layer(inner, 2))
     kernel = weights[6].reshape(2, 2, 4, 3)  # lead, channel, hidden, step
     change = torch.einsum("lcdt,bdthw->blchw", kernel, z) + weights[7].reshape(2, 2, 1, 1)
     torch.testing.assert_close(model(past), last(past) + change, rtol=0, atol=1e-12)
@@ -235,6 +243,8 @@ def test_it_starts_near_persistence_and_forecasts_changes(make):
     torch.manual_seed(0)
     model, past = make(), windows(missing=False, dtype=torch.float32)
     assert (model(past) - past[:, -1:]).abs().mean() < 0.15
+    # A tenth of torch's own start, which goes up to one over the root of the weights' number.
+    assert model.head.weight.abs().max() < 0.1 / model.head.in_channels**0.5 and (model.head.bias == 0).all()
     plain = make(change=False)
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(past[:, -1:] + plain(past), model(past))
@@ -263,6 +273,8 @@ def test_dropout_acts_in_training_only():
     past = windows(dtype=torch.float32)
     torch.manual_seed(0)
     assert not torch.equal(model(past), model(past))
+    kept = model.blocks[0][3](torch.ones(4, 50, 3, 3)).flatten(2)
+    assert (kept == kept[..., :1]).all() and 0 < (kept == 0).float().mean() < 1  # whole maps
     model.eval()
     assert torch.equal(model(past), model(past))
 
@@ -291,3 +303,44 @@ def test_an_unknown_edge_is_named(make):
 def test_an_even_kernel_is_named():
     with pytest.raises(ValueError, match="kernel must be odd and positive, got 2"):
         CNN(**SMALL, kernel=2)
+
+
+@every_network
+@pytest.mark.parametrize("size", ["channels", "past", "horizon", "hidden"])
+def test_sizes_below_one_are_named(make, size):
+    with pytest.raises(ValueError, match=f"{size} must be at least 1, got 0"):
+        type(make())(**SMALL | {size: 0})
+
+
+def test_no_block_and_no_level_are_the_least():
+    past = windows(dtype=torch.float32)
+    for network, name in ((CNN, "blocks"), (UNet, "levels"), (CNN3d, "blocks")):
+        assert network(**SMALL, **{name: 0})(past).shape == (2, 2, 2, 7, 6)
+        with pytest.raises(ValueError, match=f"{name} must be at least 0, got -1"):
+            network(**SMALL, **{name: -1})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"place": (3, 2), "lead": 0}, "lead must be from 1 to 2 and channel from 0 to 1, got 0 and 0"),
+        ({"place": (3, 2), "lead": 3}, "lead must be from 1 to 2 and channel from 0 to 1, got 3 and 0"),
+        ({"place": (3, 2), "channel": 2}, "lead must be from 1 to 2 and channel from 0 to 1, got 1 and 2"),
+        ({"place": (3, 2), "channel": -1}, "lead must be from 1 to 2 and channel from 0 to 1, got 1 and -1"),
+        ({"place": (7, 2)}, r"place must be an index of a map of shape \(7, 6\), got \(7, 2\)"),
+    ],
+)
+def test_influence_on_what_is_not_forecast_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        influence(CNN(**SMALL).double(), windows(), **options)
+
+
+def test_influence_leaves_the_past_and_the_weights_as_they_are():
+    model, past = CNN(**SMALL, hidden=5, blocks=1).double(), windows()
+    expected = influence(model, past, place=(3, 2))
+    with torch.inference_mode():
+        assert torch.equal(influence(model, past, place=(3, 2)), expected)
+    assert not past.requires_grad and all(p.grad is None for p in model.parameters())
+    usual = Climatology(horizon=2, cycle=None).fit(past[0])
+    with pytest.raises(ValueError, match="no gradient in the past: the model does not look at it"):
+        influence(usual, past, place=(3, 2))

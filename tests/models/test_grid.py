@@ -9,7 +9,7 @@ NUMPY = {"zeros": ("constant", "constant"), "replicate": ("edge", "edge"), "peri
 
 @pytest.mark.parametrize("edge", EDGES)
 @pytest.mark.parametrize("shape", [(5, 7), (1, 1), (2, 9)])
-@pytest.mark.parametrize("reach", [1, 4])
+@pytest.mark.parametrize("reach", [1, 2, 3, 4])
 def test_beyond_the_edge_equals_numpy(edge, shape, reach):
     x = torch.randn(2, 3, *shape, dtype=torch.float64)
     rows, columns = NUMPY.get(edge, ("edge", "wrap"))
@@ -70,3 +70,14 @@ def test_bad_arguments_are_named():
         ValueError, match="edge must be one of zeros, replicate, periodic, periodic columns, got 'same'"
     ):
         Conv2d(1, 1, edge="same")
+    for name in ("dilation", "stride"):
+        with pytest.raises(ValueError, match="dilation and stride must be at least 1, got"):
+            Conv2d(1, 1, **{name: 0})
+
+
+def test_strided_and_wide_convolutions_equal_the_dense_one_at_their_cells():
+    x = torch.randn(1, 2, 7, 8, dtype=torch.float64)
+    for edge in EDGES:
+        dense, strided = (Conv2d(2, 3, kernel=5, stride=stride, edge=edge).double() for stride in (1, 2))
+        strided.load_state_dict(dense.state_dict())
+        torch.testing.assert_close(strided(x), dense(x)[..., ::2, ::2], rtol=0, atol=1e-12)
