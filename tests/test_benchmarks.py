@@ -148,13 +148,13 @@ def test_stored_arima_fits_are_fast_small_and_nearly_always_at_the_optimum():
     timed = rows[rows["work"].str.startswith("fit")].set_index(["work", "model"])
     for _, one in timed.groupby(level="work"):
         times = one.droplevel("work")["cpu_seconds_median"]
-        assert times["statsmodels"] > 25 * times["stlib-book"]
-        assert times["statsforecast"] > 8 * times["stlib-book"]
-        assert times["stlib-book"] > 2 * times["stlib-book, one start"]
+        assert times["statsmodels"] > 80 * times["stlib-book"]
+        assert times["statsforecast"] > 35 * times["stlib-book"]
+        assert times["stlib-book"] > 1.3 * times["stlib-book, one start"]
     assert timed["peak_memory_mib"].max() < 1024
     optimum = rows[rows["work"].str.startswith("optimum")].set_index(["work", "model"])
     ours = optimum.xs("stlib-book", level="model")
-    assert ours["within_share"].min() >= 0.98 and ours["far_share"].max() <= 0.01
+    assert ours["within_share"].min() >= 0.985 and ours["far_share"].max() <= 0.005
     for work, share in ours["within_share"].items():
         assert share == optimum.loc[work, "within_share"].max()
 
@@ -284,9 +284,7 @@ def test_a_missing_data_set_is_a_row(monkeypatch):
 
 
 def test_the_runner_refuses_unknown_names_and_more_threads(monkeypatch):
-    with pytest.raises(
-        SystemExit, match="no comparison nosuch; there are windows, nlinear_ett, preprocessing, var, garch, arima"
-    ):
+    with pytest.raises(SystemExit, match="no comparison nosuch; there are " + ", ".join(run.COMPARISONS)):
         run.main(["nosuch"])
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with pytest.raises(SystemExit, match="set OMP_NUM_THREADS=1"):
