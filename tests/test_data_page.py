@@ -169,7 +169,8 @@ def test_section_repeats_its_card(name):
 
 
 def test_headlines_are_the_bold_words_of_the_flaws():
-    assert said("storm", "Flaws") == "A fan, not a rectangle. Missing frames. Defective frames. Misdated frames. Jumps. One event."
+    flaws = "A fan, not a rectangle. Missing frames. Defective frames. Misdated frames. Jumps. One event."
+    assert said("storm", "Flaws") == flaws
     assert said("co2", "Flaws") == "59 missing weeks. Steps of 0.1 ppm. A year is 52.18 weeks."
     points = "- **One\n  two.** Three **four**.\n- **No gap.** A\n- **Six?** B\n- Five."
     text = f"- **No.**\n\n## Known flaws\n\n{points}\n\n## B\n- **C**"
