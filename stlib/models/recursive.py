@@ -1,11 +1,10 @@
 """Recursive forecasts: a network that says one step and is fed its own words to say the next."""
 
-import math
-
 import torch
 from torch import Tensor, nn
 
 from stlib.models._grid import last_value
+from stlib.models._sampling import ScheduledSampling, check_truth
 from stlib.models._sequence import from_rows, known_ahead, sequences, to_rows, width, with_calendar
 from stlib.models.recurrent import CELLS
 
@@ -55,13 +54,10 @@ class Recursive(nn.Module):
         super().__init__()
         if cell not in CELLS:
             raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
-        if not decay >= 0:
-            raise ValueError(f"decay must be a number of batches from 0, got {decay}")
-        self.channels, self.horizon, self.places = channels, horizon, places
-        self.decay, self.cycles = decay, cycles
+        self.channels, self.horizon, self.places, self.cycles = channels, horizon, places, cycles
         self.cell = CELLS[cell](width(channels, places, cycles), hidden, layers, batch_first=True)
         self.head = nn.Linear(hidden, channels * places)
-        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+        self.sampling = ScheduledSampling(decay)
 
     def forward(self, past: Tensor, calendar: Tensor | None = None, truth: Tensor | None = None) -> Tensor:
         options = {"channels": self.channels, "places": self.places, "cycles": self.cycles}
@@ -70,36 +66,20 @@ class Recursive(nn.Module):
         known = None
         if self.cycles:
             known = known_ahead(calendar, self.cycles, past.shape[1], past.dtype)[:, past.shape[1] :]
-        told = None if truth is None else self._told(truth, past)
+        shown = None
+        if truth is not None:
+            check_truth(truth, past, self.horizon)
+            shown = self.sampling(to_rows(truth, self.places))
         forecasts = []
         for step in range(self.horizon):
             now = now + self.head(states[:, -1:])
             forecasts.append(now)
             if step + 1 == self.horizon:
                 break
-            if told is not None:
-                now = torch.where(told[:, step, None].isnan(), now, told[:, step, None])
+            if shown is not None:
+                now = torch.where(shown[:, step, None].isnan(), now, shown[:, step, None])
             seen = torch.cat([now, torch.ones_like(now)], -1)
             if known is not None:
                 seen = with_calendar(seen, known[:, step, None])
             states, memory = self.cell(seen, memory)
         return from_rows(torch.cat(forecasts, 1), self.channels, past, self.places)
-
-    @property
-    def share(self) -> float:
-        """The share of true values that the network is fed in the next training batch."""
-        if self.decay in (0, math.inf):
-            return float(self.decay > 0)
-        return 1 / (1 + math.exp(min(self.batches.item() / self.decay, 700.0)) / self.decay)
-
-    def _told(self, truth: Tensor, past: Tensor) -> Tensor:
-        """The truth in rows, missing where the coin says that the network has to listen to itself."""
-        expected = (len(past), self.horizon, *past.shape[2:])
-        if truth.shape != expected:
-            raise ValueError(f"truth must have the forecast's shape {expected}, got {tuple(truth.shape)}")
-        rows = to_rows(truth, self.places)
-        coin = torch.rand(*rows.shape[:2], 1, device=rows.device)
-        told = rows.masked_fill(coin >= self.share, torch.nan)
-        if self.training:
-            self.batches += 1
-        return told

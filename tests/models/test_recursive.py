@@ -10,6 +10,7 @@ from stlib.data.scaling import Scaled, Scaler
 from stlib.data.windows import split
 from stlib.data.worlds import AdvectionDiffusion
 from stlib.evaluation.backtest import backtest
+from stlib.models._sequence import to_rows
 from stlib.models.recursive import Recursive
 from stlib.training.fit import fit
 
@@ -89,27 +90,27 @@ def test_the_share_of_true_values_falls_as_the_equation_says():
     past, truth = walk(2, 2, 2, 3), walk(2, 4, 2, 3, seed=1)
     shares = []
     for _ in range(120):
-        shares.append(model.share)
+        shares.append(model.sampling.share)
         model(past, truth=truth)
     expected = [20 / (20 + math.exp(k / 20)) for k in range(120)]
     np.testing.assert_allclose(shares, expected, rtol=1e-12)
-    assert model.batches == 120
+    assert model.sampling.batches == 120
     model.eval()
     model(past, truth=truth)
-    assert model.batches == 120
+    assert model.sampling.batches == 120
     model.train()
     model(past)
-    assert model.batches == 120
-    model.batches += 10**9
-    assert model.share == pytest.approx(0, abs=1e-300)
+    assert model.sampling.batches == 120
+    model.sampling.batches += 10**9
+    assert model.sampling.share == pytest.approx(0, abs=1e-300)
 
 
 def test_the_coins_fall_at_the_share_for_each_sequence_and_step():
     model = Recursive(channels=1, horizon=5, hidden=2, decay=4.0)
-    model.batches += 7
+    model.sampling.batches += 7
     truth = torch.full((400, 5, 1, 6), 1000.0)
     torch.manual_seed(0)
-    told = ~model._told(truth, torch.zeros(400, 1, 1, 6)).isnan()  # (2400, 5, 1)
+    told = ~model.sampling(to_rows(truth, 1)).isnan()  # (2400, 5, 1)
     expected = 4 / (4 + math.exp(7 / 4))
     spread = (expected * (1 - expected) / 2400) ** 0.5
     assert (told.double().mean(0) - expected).abs().max() < 4 * spread
@@ -117,8 +118,8 @@ def test_the_coins_fall_at_the_share_for_each_sequence_and_step():
     assert (places[:, 0] != places[:, 1]).any() and (places[0] != places[1]).any()
     assert (places[..., 0] != places[..., 1]).any()
     joint = Recursive(channels=1, horizon=5, hidden=2, places=6, decay=4.0)
-    joint.batches += 7
-    told = ~joint._told(truth, torch.zeros(400, 1, 1, 6)).isnan()  # (400, 5, 6): all places share a coin
+    joint.sampling.batches += 7
+    told = ~joint.sampling(to_rows(truth, 6)).isnan()  # (400, 5, 6): all places share a coin
     assert (told.all(-1) == told.any(-1)).all() and told.any() and not told.all()
 
 
@@ -179,13 +180,13 @@ def test_the_count_of_batches_goes_with_the_weights_from_fit_to_fit():
     model = Recursive(channels=1, horizon=2, hidden=4, decay=10.0)
     batches = len(list(parts.train.batches(16)))
     history = fit(model, parts.train, parts.validation, epochs=3, batch_size=16)
-    assert model.batches == batches * history["validation"].idxmin()
-    before = model.batches.item()
+    assert model.sampling.batches == batches * history["validation"].idxmin()
+    before = model.sampling.batches.item()
     again = fit(model, parts.train, parts.validation, epochs=2, batch_size=16)
-    assert model.batches == before + batches * again["validation"].idxmin()
+    assert model.sampling.batches == before + batches * again["validation"].idxmin()
     fresh = Recursive(channels=1, horizon=2, hidden=4, decay=10.0)
     fresh.load_state_dict(model.state_dict())
-    assert fresh.share == model.share
+    assert fresh.sampling.share == model.sampling.share
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])

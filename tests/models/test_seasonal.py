@@ -117,7 +117,7 @@ def test_it_is_trained_as_any_other():
     model = Seasonal(Recursive(channels=1, horizon=3, hidden=8, decay=5.0), horizon=3, season=2, spread=0.5)
     history = fit(model, parts.train, parts.validation, epochs=4, learning_rate=0.01)
     assert history["validation"].min() < history["validation"].iloc[0]
-    assert model.model.batches > 0 and np.isfinite(history["train"]).all()
+    assert model.model.sampling.batches > 0 and np.isfinite(history["train"]).all()
 
 
 def test_bad_arguments_are_named():
