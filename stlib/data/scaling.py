@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer
 
+from stlib._forward import asks_for
 from stlib.data.windows import Batch, Windows
 
 
@@ -65,6 +66,8 @@ class Scaler(nn.Module):
 class Scaled(nn.Module):
     """A forecaster that works in scaled units, wrapped so that it takes and returns physical ones.
 
+    In training it hands the ``truth``, scaled, to a forecaster that asks for it.
+
     Shapes: ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``, both in the units of the data.
 
     >>> from stlib.models.linear import NLinear
@@ -75,6 +78,13 @@ class Scaled(nn.Module):
         super().__init__()
         self.model, self.scaler = model, scaler
 
-    def forward(self, past: Tensor, calendar: Tensor | None = None, regressors: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        past: Tensor,
+        calendar: Tensor | None = None,
+        regressors: Tensor | None = None,
+        truth: Tensor | None = None,
+    ) -> Tensor:
         inputs = Batch(self.scaler(past), past, calendar, regressors).inputs(self.model)
-        return self.scaler.inverse(self.model(*inputs))
+        told = {} if truth is None or not asks_for(self.model, "truth") else {"truth": self.scaler(truth)}
+        return self.scaler.inverse(self.model(*inputs, **told))

@@ -1,7 +1,6 @@
 """Windows: a field split in time order and cut into (past, future) pairs, on one device."""
 
 import copy
-import inspect
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +8,8 @@ import pandas as pd
 import torch
 import xarray as xr
 from torch import Tensor, nn
+
+from stlib._forward import arguments
 
 CALENDAR = ("month", "weekday", "hour", "day_of_year")
 
@@ -33,16 +34,15 @@ class Batch(NamedTuple):
         Raises ValueError for a model that asks for ``calendar`` or ``regressors`` after another argument, or by keyword
         only: it would never be given them.
         """
-        inner = getattr(model, "_orig_mod", getattr(model, "module", model))  # compiled, or spread over devices
-        arguments = list(inspect.signature(inner.forward).parameters.values())[1:]
-        wanted = [a.name in ("calendar", "regressors") for a in arguments]
+        others = arguments(model)[1:]
+        wanted = [a.name in ("calendar", "regressors") for a in others]
         first = wanted.index(False) if False in wanted else len(wanted)
-        if any(wanted[first:]) or any(a.kind is a.KEYWORD_ONLY for a in arguments[:first]):
+        if any(wanted[first:]) or any(a.kind is a.KEYWORD_ONLY for a in others[:first]):
             raise ValueError(
                 "calendar and regressors must stand directly after the past, not keyword-only, in "
-                f"{type(inner).__name__}.forward{inspect.signature(inner.forward)}"
+                f"{type(model).__name__}.forward({', '.join(map(str, arguments(model)))})"
             )
-        asked = [self.past, *(getattr(self, a.name) for a in arguments[:first])]
+        asked = [self.past, *(getattr(self, a.name) for a in others[:first])]
         while asked[-1] is None:
             asked.pop()
         return tuple(asked)

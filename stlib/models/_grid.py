@@ -29,7 +29,8 @@ def last_value(past: Tensor) -> Tensor:
     >>> last_value(torch.tensor([[[3.0, torch.nan], [torch.nan, torch.nan]]])).tolist()
     [[[3.0, 0.0]]]
     """
-    return carry_forward(past)[:, -1:].nan_to_num()
+    last = carry_forward(past)[:, -1:]
+    return last.masked_fill(last.isnan(), 0.0)
 
 
 class Conv2d(nn.Module):

@@ -47,7 +47,7 @@ class ScheduledSampling(nn.Module):
 
 
 def check_truth(truth: Tensor, past: Tensor, horizon: int) -> None:
-    """Raise ValueError unless the truth has the shape of the forecast."""
+    """Raise ValueError unless the truth has the shape of the forecast of ``horizon`` steps."""
     due = (len(past), horizon, *past.shape[2:])
     if truth.shape != due:
         raise ValueError(f"truth must have the forecast's shape {due}, got {tuple(truth.shape)}")

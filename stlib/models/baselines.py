@@ -64,9 +64,8 @@ class SeasonalPersistence(nn.Module):
 
     def forward(self, past: Tensor) -> Tensor:
         _check_past(past, self.season)
-        seasons = past.shape[1] // self.season
-        recent = past[:, past.shape[1] - seasons * self.season :]
-        phases = recent.unflatten(1, (seasons, self.season)).movedim(1, 0)  # (seasons, B, season, C, *S)
+        before = past.new_full((len(past), -past.shape[1] % self.season, *past.shape[2:]), torch.nan)
+        phases = torch.cat([before, past], 1).unflatten(1, (-1, self.season)).movedim(1, 0)  # (seasons, B, season, ...)
         latest = phases[0]
         for later in phases[1:]:
             latest = torch.where(later.isnan(), latest, later)

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from stlib.models._checks import check_among, check_positive
 from stlib.models._grid import last_value
 from stlib.models._sequence import from_rows, sequences, width
 
@@ -151,9 +152,10 @@ class Recurrent(nn.Module):
 
     Shapes: ``(B, T, C, *S)`` for any ``T`` of at least 1 to ``(B, horizon, C, *S)``; ``calendar (B, T + horizon, 4)``,
     needed with ``cycles`` and else ignored.
-    Raises ValueError for an unknown cell or cycle, a past of another shape, and ``cycles`` without a calendar.
-    Source: as `LSTMCell` and `GRUCell`; attention: Luong, Pham & Manning (2015), doi:10.18653/v1/D15-1166, "general".
-    Deviation: no tanh after the weighted mean.
+    Raises ValueError for an unknown cell or cycle, sizes below 1, a past or calendar of another shape, and ``cycles``
+    without a calendar.
+    Source: as `RNNCell`, `LSTMCell` and `GRUCell`; attention: Luong, Pham & Manning (2015), doi:10.18653/v1/D15-1166,
+    "general". Deviation: likenesses are divided by :math:`\sqrt D`, and no tanh after the weighted mean.
 
     >>> model = Recurrent(channels=1, horizon=14, hidden=32)
     >>> model(torch.zeros(2, 28, 1, 20)).shape, sum(weight.numel() for weight in model.parameters())
@@ -174,8 +176,8 @@ class Recurrent(nn.Module):
         cycles: tuple[str, ...] = (),
     ):
         super().__init__()
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        check_among("cell", cell, CELLS)
+        check_positive(horizon=horizon, hidden=hidden, layers=layers)
         self.channels, self.horizon, self.places, self.cycles = channels, horizon, places, cycles
         between = dropout if layers > 1 else 0.0
         inputs = width(channels, places, cycles)
@@ -189,7 +191,7 @@ class Recurrent(nn.Module):
         seen = states[:, -1]
         if self.likeness is not None:
             mean = (self._weights(states)[..., None] * states).sum(1)
-            seen = torch.cat([seen, mean.to(seen.dtype)], -1)
+            seen = torch.cat([seen, mean], -1)
         change = self.head(self.drop(seen)).unflatten(-1, (self.horizon, -1))
         return last_value(past) + from_rows(change, self.channels, past, self.places)
 
@@ -231,11 +233,12 @@ def gradient_by_lag(model: nn.Module, past: Tensor, calendar: Tensor | None = No
     [1.0, 0.0, 0.0]
     """
     past = past.detach().clone().requires_grad_()
-    with torch.enable_grad():
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # it refuses recurrent layers in eval mode
         forecast = model(past) if calendar is None else model(past, calendar)
         if not 1 <= lead <= forecast.shape[1]:
             raise ValueError(f"lead must be from 1 to {forecast.shape[1]}, got {lead}")
         rows = forecast[:, lead - 1].flatten(1).sum(0)  # windows do not touch each other: all at once
+        rows = rows + 0 * past.nan_to_num().sum()  # so that a forecast that ignores the past has a gradient too
         squares = sum(
             torch.autograd.grad(row, past, retain_graph=True)[0].flatten(2).square().sum((0, 2)) for row in rows
         )

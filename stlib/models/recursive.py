@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from stlib.models._checks import check_among, check_positive
 from stlib.models._grid import last_value
 from stlib.models._sampling import ScheduledSampling, check_truth
 from stlib.models._sequence import from_rows, known_ahead, sequences, to_rows, width, with_calendar
@@ -30,8 +31,8 @@ class Recursive(nn.Module):
 
     Shapes: ``(B, T, C, *S)`` to ``(B, horizon, C, *S)``; ``calendar (B, T + horizon, 4)``, needed with ``cycles`` and
     else ignored; ``truth`` as the forecast.
-    Raises ValueError for an unknown cell or cycle, a negative ``decay``, a past or truth of another shape, and
-    ``cycles`` without a calendar.
+    Raises ValueError for an unknown cell or cycle, sizes below 1, a negative ``decay``, a past, truth or calendar of
+    another shape, and ``cycles`` without a calendar.
     Source: Bengio et al. (2015), doi:10.48550/arXiv.1506.03099. Deviation: values in place of words.
 
     >>> model = Recursive(channels=1, horizon=14, hidden=32)
@@ -52,8 +53,8 @@ class Recursive(nn.Module):
         cycles: tuple[str, ...] = (),
     ):
         super().__init__()
-        if cell not in CELLS:
-            raise ValueError(f"cell must be one of {', '.join(CELLS)}, got {cell!r}")
+        check_among("cell", cell, CELLS)
+        check_positive(horizon=horizon, hidden=hidden, layers=layers)
         self.channels, self.horizon, self.places, self.cycles = channels, horizon, places, cycles
         self.cell = CELLS[cell](width(channels, places, cycles), hidden, layers, batch_first=True)
         self.head = nn.Linear(hidden, channels * places)
@@ -65,7 +66,7 @@ class Recursive(nn.Module):
         now = to_rows(last_value(past), self.places)  # (rows, 1, C)
         known = None
         if self.cycles:
-            known = known_ahead(calendar, self.cycles, past.shape[1], past.dtype)[:, past.shape[1] :]
+            known = known_ahead(calendar, self.cycles, past, self.horizon)[:, past.shape[1] :]
         shown = None
         if truth is not None:
             check_truth(truth, past, self.horizon)

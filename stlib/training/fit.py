@@ -1,7 +1,6 @@
 """Training: one loop, from windows to a fitted network, short enough to read in one sitting."""
 
 import hashlib
-import inspect
 import json
 import math
 import re
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from tqdm import tqdm
 
+from stlib._forward import asks_for
 from stlib.data.windows import Batch, Windows
 from stlib.training import checkpoints
 
@@ -147,7 +147,7 @@ def fit(
 def _epoch(network, model, batches, loss, accelerator, optimizer=None, clip=None) -> float:
     """The mean loss over every observed value; with an optimizer, one step after each batch."""
     network.train(optimizer is not None)
-    told = optimizer is not None and _takes_truth(model)
+    told = optimizer is not None and asks_for(model, "truth")
     totals = torch.zeros(2, dtype=torch.float64, device=accelerator.device)
     for batch in batches:
         inputs, future, weight = _share(batch.inputs(model), batch.future, accelerator)
@@ -180,11 +180,6 @@ def _share(inputs, future, accelerator):
     device = accelerator.device
     inputs = [None if x is None else x[mine].to(device, non_blocking=True) for x in inputs]
     return inputs, future[mine].to(device, non_blocking=True), weight
-
-
-def _takes_truth(model: nn.Module) -> bool:
-    inner = getattr(model, "_orig_mod", model)  # compiled
-    return "truth" in inspect.signature(inner.forward).parameters
 
 
 def _check_shape(what, given, future):

@@ -81,3 +81,8 @@ def test_strided_and_wide_convolutions_equal_the_dense_one_at_their_cells():
         dense, strided = (Conv2d(2, 3, kernel=5, stride=stride, edge=edge).double() for stride in (1, 2))
         strided.load_state_dict(dense.state_dict())
         torch.testing.assert_close(strided(x), dense(x)[..., ::2, ::2], rtol=0, atol=1e-12)
+
+
+def test_the_last_value_may_be_infinite_but_not_missing():
+    past = torch.tensor([[[1.0, torch.nan, torch.inf], [torch.nan, torch.nan, torch.nan]]])
+    assert last_value(past).flatten().tolist() == [1.0, 0.0, torch.inf]

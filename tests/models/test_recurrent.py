@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from stlib.models.baselines import Climatology
 from stlib.models.recurrent import GRUCell, LSTMCell, Recurrent, RNNCell, gradient_by_lag, unroll
 
 TORCH = {RNNCell: (nn.RNNCell, nn.RNN), LSTMCell: (nn.LSTMCell, nn.LSTM), GRUCell: (nn.GRUCell, nn.GRU)}
@@ -319,5 +320,38 @@ def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"past must be \(B, T, 2, \*S of 5 places\)"):
         small(places=5)(torch.zeros(2, 6, 2, 4).double())
     for calendar, given_one in ((None, "none"), (calendar_of(2, 6), "one of shape"), (torch.zeros(2, 9, 3), "one of")):
-        with pytest.raises(ValueError, match=rf"cycles weekday need a calendar .* with T = 6, got {given_one}"):
+        with pytest.raises(
+            ValueError, match=rf"cycles weekday need a calendar .* with T = 6 and a horizon .* got {given_one}"
+        ):
             small(cycles=("weekday",))(torch.zeros(2, 6, 2, 4).double(), calendar)
+
+
+def test_attention_weights_are_a_softmax_of_likenesses_to_the_last_state():
+    model = small(attention=True)
+    past = walk(2, 6, 2, 4)
+    states, weights = model.states(past), model.attention_weights(past)
+    likeness = torch.einsum("btds,bds->bts", states, torch.einsum("de,bes->bds", model.likeness.weight, states[:, -1]))
+    torch.testing.assert_close(weights, (likeness / states.shape[2] ** 0.5).softmax(1), rtol=0, atol=1e-12)
+
+
+def test_gradient_by_lag_leaves_the_past_as_it_was_and_is_zero_for_a_forecast_that_ignores_it():
+    past = torch.ones(2, 5, 1)
+    model = Climatology(horizon=2, cycle=None).fit(torch.randn(30, 1, generator=torch.Generator().manual_seed(0)))
+    assert gradient_by_lag(model, past).tolist() == [0.0] * 5
+    gradient_by_lag(small(), walk(1, 5, 2, 3))
+    assert not past.requires_grad and past.grad is None
+
+
+def test_sizes_cycles_and_empty_batches():
+    for options, sizes in (
+        ({"horizon": 0}, "0, 3 and 1"),
+        ({"hidden": 0}, "4, 0 and 1"),
+        ({"layers": 0}, "4, 3 and 0"),
+    ):
+        with pytest.raises(ValueError, match=f"horizon, hidden and layers must be at least 1, got {sizes}"):
+            Recurrent(**{"channels": 1, "horizon": 4, "hidden": 3} | options)
+    with pytest.raises(ValueError, match="cycles must be a tuple of names, got the one string 'weekday'"):
+        small(cycles="weekday")
+    with pytest.raises(ValueError, match="cycles must name each cycle once, got hour, hour"):
+        small(cycles=("hour", "hour"))
+    assert small()(walk(0, 6, 2, 4)).shape[0] == 0

@@ -252,3 +252,42 @@ def test_bad_arguments_are_named():
         small()(torch.zeros(2, 6, 3).double())
     with pytest.raises(ValueError, match="cycles hour need a calendar"):
         small(cycles=("hour",))(torch.zeros(2, 6, 2, 3).double())
+
+
+def test_a_scaled_network_is_told_the_truth_in_its_own_units():
+    parts = split(10 + 5 * AdvectionDiffusion(size=4).simulate(60, seed=0), past=4, horizon=2)
+    scaler = Scaler().fit(parts.train)
+    told = []
+
+    class Spy(Recursive):
+        def forward(self, past, truth=None):
+            told.append(truth)
+            return super().forward(past, truth=truth)
+
+    spy = Spy(channels=1, horizon=2, hidden=2, decay=math.inf)
+    fit(Scaled(spy, scaler), parts.train, parts.validation, epochs=1)
+    assert any(truth is not None for truth in told) and any(truth is None for truth in told)
+    scaled = torch.cat([truth for truth in told if truth is not None])
+    assert abs(scaled.mean()) < 0.3 and 0.7 < scaled.std() < 1.3  # physical ones have a mean of 10 and a spread of 5
+
+
+def test_gradients_flow_through_the_own_forecasts():
+    model = small(decay=0)
+    past = walk(1, 3, 2, 3).requires_grad_()
+    assert torch.autograd.gradcheck(model, (past,))
+    weights = tuple(model.parameters())
+    assert torch.autograd.gradcheck(lambda *_: model(past.detach())[:, -1], weights)
+
+
+def test_layers_lie_on_top_of_each_other():
+    assert small(layers=2).cell.num_layers == 2
+
+
+def test_a_calendar_must_fit_the_windows_and_the_horizon():
+    model = small(cycles=("weekday",))
+    for shape in [(3, 10, 4), (1, 10, 4), (2, 7, 4)]:
+        with pytest.raises(ValueError, match=r"need a calendar \(2, T \+ horizon, 4\) with T = 6"):
+            model(walk(2, 6, 2, 3), torch.zeros(shape, dtype=torch.long))
+    days = torch.stack([CALENDAR[:10], CALENDAR[3:13]])
+    torch.testing.assert_close(model(walk(2, 6, 2, 3), days.int()), model(walk(2, 6, 2, 3), days), rtol=0, atol=0)
+    assert model(walk(2, 6, 2, 3)[:0], days[:0]).shape == (0, 4, 2, 3)

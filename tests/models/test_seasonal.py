@@ -102,10 +102,10 @@ def test_calendar_and_truth_are_handed_on_in_the_networks_terms():
     usual = past[:, -3:].repeat(1, 4, 1, 1)
     departures, ahead = (past - usual[:, :9]) / 0.5, usual[:, :5]
     expected = ahead + 0.5 * inner(departures, calendar, (truth - ahead) / 0.5)
-    torch.testing.assert_close(model(past, calendar, truth), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(model(past, calendar, truth=truth), expected, rtol=0, atol=1e-12)
     assert (model(past, calendar) != expected).any()
     deaf = Seasonal(Recurrent(channels=3, horizon=2), horizon=5, season=3, fold=True).double()
-    torch.testing.assert_close(deaf(past, calendar, truth), deaf(past), rtol=0, atol=0)
+    torch.testing.assert_close(deaf(past, calendar), deaf(past), rtol=0, atol=0)
     days = Recurrent(channels=3, horizon=2, cycles=("weekday",)).double()  # a season has no weekday
     with pytest.raises(ValueError, match="cycles weekday need a calendar .* got none"):
         Seasonal(days, horizon=5, season=3, fold=True)(past, calendar)
@@ -126,3 +126,31 @@ def test_bad_arguments_are_named():
             Seasonal(Spy(None), **{"horizon": 3, "season": 2} | options)
     with pytest.raises(ValueError, match="at least 7 time steps"):
         Seasonal(Spy(None), horizon=3, season=7)(torch.zeros(1, 6, 1))
+
+
+def test_a_partial_season_at_the_front_counts():
+    past = torch.arange(9.0).reshape(1, 9, 1)
+    past[0, 7] = torch.nan  # the same phase as the first step
+    assert SeasonalPersistence(horizon=7, season=7)(past).flatten().tolist() == [2, 3, 4, 5, 6, 0, 8]
+
+
+def test_regressors_are_handed_on():
+    class Known(nn.Module):
+        def forward(self, past, regressors):
+            return past[:, -1:] + regressors[:, -2:].sum(-1)[:, :, None]
+
+    past, known = walk(2, 4, 1), walk(2, 6, 3)
+    forecast = Seasonal(Known(), horizon=2, season=2, spread=0.5)(past, None, known)
+    torch.testing.assert_close(forecast, past[:, -2:] + 0.5 * known[:, -2:].sum(-1)[:, :, None])
+
+
+def test_what_a_network_inside_must_do():
+    with pytest.raises(ValueError, match="the network inside must forecast 14 steps, got 1"):
+        Seasonal(Recurrent(channels=1, horizon=1), horizon=14, season=7)(torch.zeros(1, 14, 1))
+    with pytest.raises(ValueError, match="the network inside must forecast 2 steps, got 5"):
+        Seasonal(Recurrent(channels=7, horizon=5), horizon=14, season=7, fold=True)(torch.zeros(1, 14, 1))
+    with pytest.raises(ValueError, match="a folded network cannot be given truth, which it asks for"):
+        Seasonal(Recursive(channels=7, horizon=2), horizon=14, season=7, fold=True)
+    model = Seasonal(Recursive(channels=1, horizon=14), horizon=14, season=7)
+    with pytest.raises(ValueError, match=r"truth must have the forecast's shape \(1, 14, 1\), got \(1, 1, 1\)"):
+        model(torch.zeros(1, 14, 1), truth=torch.zeros(1, 1, 1))
