@@ -21,7 +21,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 HERE = Path(__file__).parent
-COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var", "garch", "arima", "advection", "recurrent")
+COMPARISONS = ("windows", "nlinear_ett", "preprocessing", "var", "garch", "arima", "advection", "recurrent", "convlstm")
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 VERSIONS = (
     *("stlib-book", "torch", "numpy", "pandas", "xarray", "scikit-learn", "statsmodels", "pytorch-forecasting"),
@@ -60,6 +60,9 @@ COLUMNS = {
     "gain_most": "largest of the same",
     "share_lower": "share of the series where ours is lower by more than 0.001",
     "share_higher": "share of the series where ours is higher by more than 0.001",
+    **{f"rmse_lead_{lead}": f"RMSE of a pixel {lead} steps ahead, brightness from 0 to 1" for lead in (1, 2, 3, 4)},
+    "parameters": "numbers that training changes: those with a gradient",
+    "dead_parameters": "numbers that no forecast depends on",
     "test_windows": "number of test windows",
     "validation_mse": "mean squared error of all validation windows, z units",
     "penalty": "ridge penalty, in units of NLinear.fit",

@@ -1,5 +1,7 @@
 """What runs on the CPU runs on a GPU, with the same answers. Skipped where there is none."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,21 @@ from stlib.data.scaling import Scaled, Scaler
 from stlib.data.windows import split
 from stlib.data.worlds import AdvectionDiffusion
 from stlib.evaluation.backtest import backtest, score
+from stlib.models.advection import LagrangianPersistence
 from stlib.models.arima import ARIMA
 from stlib.models.arima_search import search
 from stlib.models.baselines import Climatology, DampedAnomaly, Drift, Persistence, SeasonalPersistence
+from stlib.models.cnn import CNN, CNN3d, UNet
+from stlib.models.convlstm import ConvLSTM
 from stlib.models.garch import GARCH
 from stlib.models.lim import LIM
 from stlib.models.linear import DLinear, NLinear
+from stlib.models.recurrent import Recurrent
+from stlib.models.recursive import Recursive
+from stlib.models.seasonal import Seasonal
 from stlib.models.starma import STARMA
+from stlib.models.stcnn import STCNN
+from stlib.models.tcn import TCN
 from stlib.models.var import VAR
 from stlib.training.fit import fit
 
@@ -84,6 +94,46 @@ def test_the_order_search_chooses_the_same_on_the_gpu():
     on_cpu, on_gpu = (search(part, horizon=HORIZON, p=1, q=1) for part in (series, series.cuda()))
     assert on_cpu.orders() == on_gpu.orders()
     torch.testing.assert_close(on_gpu(series[None].cuda()).cpu(), on_cpu(series[None]), rtol=1e-2, atol=1e-3)
+
+
+def networks():
+    shape = {"channels": 1, "horizon": HORIZON}
+    yield CNN(**shape, past=PAST, hidden=8, edge="periodic columns")
+    yield UNet(**shape, past=PAST, hidden=4)
+    yield CNN3d(**shape, past=PAST, hidden=4)
+    yield Recurrent(**shape, hidden=8, attention=True)
+    yield Recursive(**shape, hidden=8, cell="gru", decay=0)
+    yield Seasonal(Recurrent(channels=2, horizon=HORIZON // 2, hidden=8), horizon=HORIZON, season=2, fold=True)
+    yield TCN(**shape, hidden=8, blocks=2)
+    yield STCNN(**shape, size=(9, 7), hidden=4, code=8)
+    yield ConvLSTM(**shape, hidden=4, peepholes=True)
+    yield ConvLSTM(**shape, hidden=4, cell="gru", layers=2, edge="periodic")
+
+
+@pytest.mark.parametrize("kind", range(10))
+def test_networks_forecast_and_learn_on_the_gpu_as_on_the_cpu(kind):
+    draws = torch.Generator().manual_seed(0)
+    cpu = list(networks())[kind]
+    with torch.no_grad():
+        for weight in cpu.parameters():  # heads that start at 0 would hide the rest
+            weight.copy_(0.2 * torch.randn(weight.shape, generator=draws))
+    gpu = copy.deepcopy(cpu).cuda()
+    past = torch.randn(3, PAST, 1, 9, 7, generator=draws)
+    past[past > 1.5] = torch.nan
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        a, b = cpu(past), gpu(past.cuda())
+        assert b.is_cuda
+        torch.testing.assert_close(b.cpu(), a, rtol=1e-3, atol=1e-4)
+        for forecast in (a, b):
+            forecast.square().mean().backward()
+    for mine, theirs in zip(gpu.parameters(), cpu.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad.cpu(), theirs.grad, rtol=1e-2, atol=1e-4)
+
+
+def test_motion_is_found_on_the_gpu_as_on_the_cpu():
+    past = torch.as_tensor(FIELD.values[:PAST][None])
+    model = LagrangianPersistence(horizon=HORIZON, edge="periodic")
+    torch.testing.assert_close(model(past.cuda()).cpu(), model(past), rtol=1e-3, atol=1e-3)
 
 
 def test_training_in_bfloat16_ends_near_the_cpu(tmp_path):
