@@ -71,7 +71,8 @@ def check(answer: object, exercise: str) -> None:
     """Tell a reader whether an answer to an exercise is right and, if not, which mistake it looks like.
 
     ``exercise`` is "chapter: name", as in ``stlib/exercises.json``, which holds the right value and, for each hint, the
-    value that the mistake would give. An answer of None or ``...`` is not tried yet. Values agree within 0.1 %.
+    value that the mistake would give. An answer of None or ``...`` is not tried yet. Values agree within 0.1 %, whole
+    numbers exactly.
     Raises ValueError for an unknown exercise.
 
     >>> check(None, "honest-forecasts: mase")
@@ -88,8 +89,12 @@ def check(answer: object, exercise: str) -> None:
     if given.shape != ():
         print(f"✗ not yet: your answer has shape {given.shape}, a single number is needed")
         return
-    hints = [hint for hint, value in mistakes.items() if np.isclose(given, value, rtol=1e-3)]
-    if np.isclose(given, right, rtol=1e-3):
+
+    def agrees(value):
+        return np.isclose(given, value, rtol=1e-3) and not (isinstance(value, int) and abs(given - value) >= 0.5)
+
+    hints = [hint for hint, value in mistakes.items() if agrees(value)]
+    if agrees(right):
         print("✓ right")
     elif hints:
         print(f"✗ not yet: {hints[0]}")

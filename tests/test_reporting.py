@@ -71,13 +71,23 @@ def test_check_names_the_mistake(answer, says, capsys, monkeypatch):
     assert capsys.readouterr().out == says + "\n"
 
 
+def test_a_whole_number_has_to_be_met_exactly(capsys, monkeypatch):
+    exercises = {"a: b": {"right": 5086, "mistakes": {"one is missing": 5085}}}
+    monkeypatch.setattr(reporting.json, "loads", lambda text: exercises)
+    for answer in (5086, 5086.0, 5085, 5087):
+        check(answer, "a: b")
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["✓ right"] * 2 + ["✗ not yet: one is missing", "✗ not yet: your answer is too large"]
+
+
 def test_every_exercise_belongs_to_a_chapter_and_its_hints_differ():
     exercises = json.loads((Path(reporting.__file__).parent / "exercises.json").read_text())
     for name, exercise in exercises.items():
         chapter = Path(__file__).parents[1] / "book" / f"{name.split(':')[0]}.ipynb"
         assert f'\\"{name}\\"' in chapter.read_text()
         values = sorted([exercise["right"], *exercise["mistakes"].values()])
-        assert all(later > 1.002 * earlier for earlier, later in pairwise(values))
+        whole = all(isinstance(value, int) for value in values)  # then they are compared exactly
+        assert all(later > (earlier if whole else 1.002 * earlier) for earlier, later in pairwise(values)), name
     with pytest.raises(ValueError, match="no exercise 'a: b'; there are honest-forecasts: mase"):
         check(1.0, "a: b")
 

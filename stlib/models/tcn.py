@@ -41,12 +41,12 @@ class CausalConv(nn.Module):
 
 
 class Block(nn.Module):
-    r"""Two causal convolutions with the same dilation, and a way past them.
+    r"""Two causal convolutions with the same dilation, and a shortcut around them.
 
     .. math:: y = \operatorname{ReLU}(x + F(x)), \qquad
               F = \operatorname{ReLU} \circ \kappa_2 \circ \operatorname{ReLU} \circ \kappa_1
 
-    Where the number of channels changes, a convolution with one tap stands in the way past.
+    Where the number of channels changes, a convolution with one tap stands in the shortcut.
 
     Shapes: ``(B, C, T)`` to ``(B, D, T)``.
 
