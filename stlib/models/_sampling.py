@@ -38,6 +38,9 @@ class ScheduledSampling(nn.Module):
             return float(self.decay > 0)
         return 1 / (1 + math.exp(min(self.batches.item() / self.decay, 700.0)) / self.decay)
 
+    def extra_repr(self) -> str:
+        return f"decay={self.decay}"
+
     def forward(self, truth: Tensor) -> Tensor:
         coin = torch.rand(*truth.shape[:2], *[1] * (truth.ndim - 2), device=truth.device)
         shown = truth.masked_fill(coin >= self.share, torch.nan)

@@ -101,6 +101,7 @@ def fit(
         "schedule, patience, seed": [schedule, patience, seed],
         "loss, augment": [_name(loss), _name(augment)],
         "weights": {name: list(value.shape) for name, value in model.state_dict().items()},
+        "network": [repr(part) for part in model.children()],  # what has no weight counts too, such as dropout
     }
     if checkpoint is not None:
         for what, function in (("loss", loss), ("augment", augment)):

@@ -199,6 +199,10 @@ def test_a_finished_run_is_not_repeated_and_another_run_is_refused(tmp_path):
     for options, field, difference in other:
         with pytest.raises(ValueError, match=f"belongs to a run that differs in {difference}: delete it"):
             fit(again, parts(field).train, parts().validation, checkpoint=path, **{"epochs": 3} | options)
+    dropping = Network()
+    dropping.drop = torch.nn.Dropout(0.5)
+    with pytest.raises(ValueError, match="belongs to a run that differs in network: delete it"):
+        fit(dropping, parts().train, parts().validation, epochs=3, checkpoint=path)
     path.write_bytes(b"damaged")
     with pytest.raises(OSError, match="not a checkpoint"):
         fit(again, parts().train, parts().validation, epochs=3, checkpoint=path)
