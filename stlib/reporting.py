@@ -80,7 +80,7 @@ def check(answer: object, exercise: str) -> None:
     """
     exercises = json.loads((Path(__file__).parent / "exercises.json").read_text())
     if exercise not in exercises:
-        raise ValueError(f"no exercise {exercise!r}; there are {', '.join(exercises)}")
+        raise ValueError(f"no exercise {exercise!r} in stlib/exercises.json; there are {', '.join(exercises)}")
     right, mistakes = exercises[exercise]["right"], exercises[exercise]["mistakes"]
     if answer is None or answer is ...:
         print("… not answered yet")

@@ -5,6 +5,7 @@ import operator
 import re
 import sys
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -45,7 +46,7 @@ def test_stored_result_says_where_it_comes_from(name):
     assert {len(provenance[f"load_average_{when}"]) for when in ("before", "after")} == {3}
     did_it = {row["package"] for row in result["rows"] if row.get("source") == "measured"}
     assert did_it | {"torch", "numpy", "pandas", "xarray"} <= set(provenance["versions"]) <= set(run.VERSIONS)
-    assert "not installed" not in provenance["versions"].values()
+    assert "not installed" not in {provenance["versions"][package] for package in did_it if package in run.VERSIONS}
     used = {column for row in result["rows"] for column in row}
     assert used == set(result["columns"]) <= set(run.COLUMNS)
 
@@ -65,6 +66,37 @@ def test_measured_rows_are_complete(name):
     for clock in ("wall", "cpu"):
         low, middle, high = (measured[f"{clock}_seconds_{name}"] for name in ("min", "median", "max"))
         assert ((low <= middle) & (middle <= high) & (low > 0)).all()
+
+
+def test_stored_advection_agrees_with_pysteps():
+    rows = table("advection")
+    assert {"difference_share", "missing_in_one"} <= set(rows)
+    theirs = rows[rows["package"] == "pysteps"]
+    assert len(theirs) > 0
+    assert (theirs["difference_share"] < 1e-3).all()
+    assert (theirs["missing_in_one"] < 0.005 * 256 * 256 * 12).all()  # at the edge, where one of them has no value
+
+
+def test_stored_steps_of_recurrent_networks_agree_with_torch():
+    rows = table("recurrent")
+    same = rows[rows["work"].str.startswith("training step, ")]
+    assert sorted(same["work"].unique()) == ["training step, GRU", "training step, LSTM"]
+    assert (same["largest_difference"] < 1e-5).all()
+    by_length = rows[rows["work"] == "training step by length"]
+    assert set(map(tuple, by_length[["past", "model"]].values)) == set(product((16, 64, 256, 1024), ("LSTM", "TCN")))
+
+
+def test_stored_convlstm_agrees_with_the_common_cell_and_has_no_dead_parameters():
+    rows = table("convlstm")
+    layer = rows[rows["work"] == "layer"].set_index("model")
+    assert layer.loc["common cell", "largest_difference"] < 1e-5
+    assert layer.loc["one convolution", "dead_parameters"] == 0 < layer.loc["common cell", "dead_parameters"]
+    assert layer["parameters"].nunique() == 1
+    digits = rows[rows["work"] == "moving digits"].set_index("model")
+    assert {"persistence", "Lagrangian persistence", "ConvLSTM", "CNN", "ST-CNN"} <= set(digits.index)
+    assert digits[[f"rmse_lead_{lead}" for lead in (1, 2, 3, 4)]].notna().all(axis=None)
+    steps = rows[rows["work"] == "training step"]
+    assert {"ConvLSTM", "ConvGRU", "STCNN", "CNN", "U-Net", "CNN3d"} == set(steps["model"])
 
 
 def test_stored_window_batches_agree_exactly():

@@ -88,7 +88,9 @@ def test_every_exercise_belongs_to_a_chapter_and_its_hints_differ():
         values = sorted([exercise["right"], *exercise["mistakes"].values()])
         whole = all(isinstance(value, int) for value in values)  # then they are compared exactly
         assert all(later > (earlier if whole else 1.002 * earlier) for earlier, later in pairwise(values)), name
-    with pytest.raises(ValueError, match="no exercise 'a: b'; there are honest-forecasts: mase"):
+    with pytest.raises(
+        ValueError, match="no exercise 'a: b' in stlib/exercises.json; there are honest-forecasts: mase"
+    ):
         check(1.0, "a: b")
 
 

@@ -77,7 +77,8 @@ def checked(cell):
 def test_no_solution_is_left(path, folder):
     notebook, text = written(path, folder)
     secret = lines(solutions(path)) - lines(others(path))
-    assert len(solutions(path)) >= 3 and len(secret) > 12
+    assert len(solutions(path)) >= 3, f"{path.name} needs three exercises with solutions"
+    assert len(secret) > 12, f"the solutions of {path.name} have only {len(secret)} lines that stand nowhere else"
     assert sorted(secret & lines(notebook.cells)) == []
     assert TITLE not in text and "hide-cell" not in text and "✓ right" not in text and "✗" not in text
 
@@ -131,7 +132,7 @@ def test_every_exercise_waits_for_an_answer(path, folder):
 def test_nothing_needs_a_name_that_a_solution_defines(path):
     """Without its solutions a chapter still runs: whatever a remaining cell uses, a remaining cell defines."""
     of_solutions, of_others = defined(solutions(path)), defined(others(path))
-    assert len(of_solutions) >= 3
+    assert len(of_solutions) >= 3, f"the solutions of {path.name} define only {sorted(of_solutions)}"
     assert sorted((of_solutions - of_others) & used(others(path))) == []
 
 
