@@ -42,6 +42,7 @@ ON_STORM = {
 FRAMES, BATCHES, BATCH = 4, 3000, 16  # past and horizon of moving digits
 NETWORKS = {
     "ConvLSTM": (lambda: ConvLSTM(channels=1, horizon=FRAMES, hidden=16), 0.005),
+    "LSTM per place": (lambda: ConvLSTM(channels=1, horizon=FRAMES, hidden=16, kernel=1), 0.005),
     "CNN": (lambda: CNN(channels=1, past=FRAMES, horizon=FRAMES, hidden=24, blocks=3), 0.003),
     "ST-CNN": (lambda: STCNN(channels=1, size=(14, 14), horizon=FRAMES), 0.002),
 }

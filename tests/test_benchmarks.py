@@ -93,7 +93,7 @@ def test_stored_convlstm_agrees_with_the_common_cell_and_has_no_dead_parameters(
     assert layer.loc["one convolution", "dead_parameters"] == 0 < layer.loc["common cell", "dead_parameters"]
     assert layer["parameters"].nunique() == 1
     digits = rows[rows["work"] == "moving digits"].set_index("model")
-    assert {"persistence", "Lagrangian persistence", "ConvLSTM", "CNN", "ST-CNN"} <= set(digits.index)
+    assert {"persistence", "Lagrangian persistence", "ConvLSTM", "LSTM per place", "CNN", "ST-CNN"} <= set(digits.index)
     assert digits[[f"rmse_lead_{lead}" for lead in (1, 2, 3, 4)]].notna().all(axis=None)
     steps = rows[rows["work"] == "training step"]
     assert {"ConvLSTM", "ConvGRU", "STCNN", "CNN", "U-Net", "CNN3d"} == set(steps["model"])
