@@ -219,13 +219,28 @@ def test_dropout_drops_whole_channels_after_each_convolution():
     assert found == pytest.approx(expected, abs=0.05)
 
 
-def test_only_the_receptive_field_is_computed():
+def test_only_what_the_last_step_needs_is_computed(monkeypatch):
     model = TCN(channels=1, horizon=2, hidden=4, blocks=2, cycles=("weekday",)).double()  # sees 13 steps
-    seen = []
-    model.blocks.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[-1]))
+    seen, usual = [], Block.every_second
+    monkeypatch.setattr(Block, "every_second", lambda block, x: seen.append(x.shape[-1]) or usual(block, x))
     past = walk(2, 40, 1, 3)
     calendar = torch.stack([torch.arange(42) % m for m in (12, 7, 24, 366)], 1).expand(2, -1, -1)
     whole = model.features(past, calendar)[:, -1]  # (B, hidden, N)
     change = torch.einsum("hd,bdn->bhn", model.head.weight, whole) + model.head.bias[:, None]
     torch.testing.assert_close(model(past, calendar), past[:, -1:] + change[:, :, None], rtol=0, atol=1e-12)
-    assert seen == [40, 13]
+    assert seen == [13, 7]  # the receptive field, and every second step of it
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 16, 53])
+@pytest.mark.parametrize("kernel, blocks", [(1, 2), (2, 3), (3, 1), (3, 5), (4, 3)])
+def test_thinned_features_are_those_of_the_last_step(steps, kernel, blocks):
+    torch.manual_seed(0)
+    model = TCN(channels=1, horizon=1, hidden=4, kernel=kernel, blocks=blocks).double()
+    past = walk(2, steps, 1, 3).requires_grad_()
+    whole = model.features(past)[:, -1]
+    dense = past[:, -1:] + torch.einsum("hd,bdn->bhn", model.head.weight, whole)[:, :, None]
+    dense = dense + model.head.bias
+    thinned = model(past)
+    torch.testing.assert_close(thinned, dense, rtol=0, atol=1e-12)
+    gradients = [torch.autograd.grad(each.sum(), past)[0] for each in (thinned, dense)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
